@@ -1,0 +1,212 @@
+"""The paper's input side: the instruction is put before the text, and a mask says which tokens are which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Transformer
+from transformers.utils import logging
+
+from instructor_st.modules.text_modality import pin_text_modality
+from instructor_st.pairs import InstructedText, parse_inputs
+
+__all__ = ["InstructionPrepend"]
+
+logger = logging.get_logger(__name__)
+
+INSTRUCTION_MASK = "instruction_mask"
+# Distinct instructions are few (one to a few hundred); the bound only guards against one a text.
+_MAX_CACHED_INSTRUCTIONS = 50_000
+
+
+class InstructionPrepend(Transformer):
+    """Embeds the tokens of `instruction + text` and marks the instruction's tokens for the pooling.
+
+    The encoder attends to the whole input; `InstructionPooling` then averages the text's tokens only (Su et al. 2022,
+    "One Embedder, Any Task", arXiv 2212.09741, section 2.1). It is a sentence-transformers `Transformer`: loading,
+    saving, PEFT, `max_seq_length`, flash-attention unpadding and the trainer work as they do there.
+
+    Instruction and text are joined as the released INSTRUCTOR models expect it, `(instruction + text.strip()).strip()`,
+    so an instruction brings its own separator (`"Represent the sentence: "`). The mask covers the leading special
+    tokens and as many tokens as the instruction has on its own, except when that is a single position: then nothing is
+    masked (so did the old package, and stored vectors depend on it).
+
+    An instruction that fills the whole window is cut by one token so that the text keeps its first one.
+
+    Args:
+        model_name_or_path: A `transformers` checkpoint, local or on the Hub.
+        **kwargs: Arguments of `sentence_transformers.base.modules.Transformer`. The modality is pinned to text.
+
+    Raises:
+        ValueError: If the checkpoint cannot read plain text.
+    """
+
+    # modules.json and pickles name the package, whichever file the class lives in.
+    __module__ = "instructor_st.modules"
+
+    def __init__(self, model_name_or_path: str, **kwargs: Any) -> None:
+        super().__init__(model_name_or_path, **kwargs)
+        self._prepare()
+
+    @classmethod
+    def from_transformer(cls, transformer: Transformer) -> InstructionPrepend:
+        """Turn a loaded `Transformer` into an `InstructionPrepend` with the same weights, tokenizer and settings.
+
+        Args:
+            transformer: The module; it shares its weights with the result and is not to be used any more.
+
+        Returns:
+            The new module.
+
+        Raises:
+            ValueError: If the encoder cannot read plain text.
+        """
+        module = cls.__new__(cls)
+        module.__dict__.update(transformer.__dict__)
+        module._prepare()
+        return module
+
+    def _prepare(self) -> None:
+        pin_text_modality(self)
+        self._instruction_lengths: dict[str, int] = {}
+        self._measured_tokenizer: Any = None
+        self._trailing_special_tokens = 0
+        tokenizer: Any = self.tokenizer
+        if tokenizer.truncation_side == "left":
+            # Cutting from the left would take the instruction away and keep its mask.
+            logger.warning("The tokenizer cuts long inputs on the left; with instructions they are cut on the right.")
+            tokenizer.truncation_side = "right"
+
+    def preprocess(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        processing_kwargs: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Tokenise inputs, each with its own instruction.
+
+        Args:
+            inputs: `[instruction, text]` in any form that `instructor_st.pairs` accepts, mixed at will.
+            prompt: The instruction for bare strings.
+            processing_kwargs: Passed on to `Transformer.preprocess`.
+            **kwargs: Passed on to `Transformer.preprocess` (`task`, `max_length`).
+
+        Returns:
+            The features of `Transformer.preprocess` and `instruction_mask`: integers, `(batch, sequence)`, or
+            `(1, total tokens)` when the batch is flattened; 1 where a token belongs to the instruction.
+
+        Raises:
+            ValueError: If an input has none of the accepted forms.
+        """
+        pairs = parse_inputs(inputs, prompt)
+        if not pairs:
+            return {}
+        joined = [(pair.instruction + pair.text.strip()).strip() for pair in pairs]
+        features = super().preprocess(joined, processing_kwargs=processing_kwargs, **kwargs)
+        starts, lengths = _locate_rows(features)
+        masked = self._count_masked_positions(pairs, joined, features["input_ids"], starts, lengths)
+        features[INSTRUCTION_MASK] = _build_mask(features, starts, masked)
+        return features
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Embed the tokens; adds `token_embeddings`, `(batch, sequence, hidden)`, to the features.
+
+        Args:
+            features: The output of `preprocess`.
+            **kwargs: Passed on to the backbone.
+
+        Returns:
+            The same dict, with the outputs added and the inputs as they were.
+        """
+        # Backbones whose forward takes **kwargs would get our mask as an argument.
+        backbone_features = {key: value for key, value in features.items() if key != INSTRUCTION_MASK}
+        features.update(super().forward(backbone_features, **kwargs))
+        return features
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("Transformer(", f"{type(self).__name__}(", 1)
+
+    def _count_masked_positions(
+        self,
+        pairs: list[InstructedText],
+        joined: list[str],
+        input_ids: torch.Tensor,
+        starts: torch.Tensor,
+        lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        """Count the leading positions of each row that belong to its instruction, `(batch,)`."""
+        leading = torch.tensor(self._measure_instructions([pair.instruction for pair in pairs]))
+        leading[leading <= 1] = 0
+        content_ends = lengths - self._trailing_special_tokens
+        for row in torch.nonzero((leading > 0) & (leading >= content_ends)).flatten().tolist():
+            leading[row] = self._mend_row(
+                pairs[row], joined[row], input_ids, int(starts[row]), int(lengths[row]), int(leading[row])
+            )
+        return leading
+
+    def _measure_instructions(self, instructions: list[str]) -> list[int]:
+        """Count each instruction's own tokens with the leading special tokens, once a distinct instruction."""
+        tokenizer: Any = self.tokenizer
+        if self._measured_tokenizer is not tokenizer or len(self._instruction_lengths) > _MAX_CACHED_INSTRUCTIONS:
+            self._measured_tokenizer = tokenizer
+            self._instruction_lengths = {}
+            probe = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+            self._trailing_special_tokens = list(reversed(probe)).index(0)
+        new = [each for each in dict.fromkeys(instructions) if each not in self._instruction_lengths]
+        for instruction, ids in zip(new, self._tokenize([each.strip() for each in new]), strict=True):
+            self._instruction_lengths[instruction] = len(ids) - self._trailing_special_tokens
+        return [self._instruction_lengths[each] for each in instructions]
+
+    def _tokenize(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+        """Tokenise texts whole, without the window."""
+        if not texts:
+            return []
+        tokenizer: Any = self.tokenizer
+        options = {"add_special_tokens": add_special_tokens, "truncation": False, "verbose": False}
+        return tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
+
+    def _mend_row(
+        self, pair: InstructedText, joined: str, input_ids: torch.Tensor, start: int, length: int, leading: int
+    ) -> int:
+        """Keep at least one position of a row for the pooling when its instruction seems to reach the row's end.
+
+        Three things look alike here: a text without tokens, a text whose first word merged with the instruction's last
+        one, and an instruction that fills the window. Only the last one loses the text; its last token gives way.
+        """
+        content_end = length - self._trailing_special_tokens
+        text_ids = self._tokenize([pair.text.strip()], add_special_tokens=False)[0]
+        if not text_ids:
+            return content_end if self._trailing_special_tokens else max(content_end - 1, 0)
+        if content_end < 1:
+            return 0
+        if len(self._tokenize([joined])[0]) > length:
+            logger.warning_once(
+                f"An instruction of {leading} tokens fills the whole window of {length}: it is cut so that one token of "
+                f"the text remains. Shorten the instruction ({pair.instruction[:60]!r}…) or raise max_seq_length."
+            )
+            position = start + content_end - 1
+            input_ids.view(-1)[position] = text_ids[0]
+        return content_end - 1
+
+
+def _locate_rows(features: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find where each row's tokens start in the flattened `input_ids`, and how many they are, both `(batch,)`."""
+    if "cu_seq_lens_q" in features:
+        boundaries = features["cu_seq_lens_q"]
+        return boundaries[:-1].long(), boundaries.diff().long()
+    attention_mask = features["attention_mask"]
+    row_starts = torch.arange(len(attention_mask)) * attention_mask.shape[1]
+    return row_starts + attention_mask.argmax(dim=1), attention_mask.sum(dim=1)
+
+
+def _build_mask(features: dict[str, Any], starts: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+    """Mark `masked[i]` positions from `starts[i]` on, in the shape of `input_ids`."""
+    input_ids = features["input_ids"]
+    # +1 where an instruction begins, -1 behind its end; the running sum is the mask.
+    steps = torch.zeros(input_ids.numel() + 1, dtype=torch.long)
+    steps.index_add_(0, starts, torch.ones_like(starts))
+    steps.index_add_(0, starts + masked, -torch.ones_like(starts))
+    return steps[:-1].cumsum(0).view(input_ids.shape)
