@@ -73,6 +73,7 @@ class InstructionPrepend(Transformer):
         self._instruction_lengths: dict[str, int] = {}
         self._measured_tokenizer: Any = None
         self._trailing_special_tokens = 0
+        self._has_warned = False
         tokenizer: Any = self.tokenizer
         if tokenizer.truncation_side == "left":
             # Cutting from the left would take the instruction away and keep its mask.
@@ -183,10 +184,13 @@ class InstructionPrepend(Transformer):
         if content_end < 1:
             return 0
         if len(self._tokenize([joined])[0]) > length:
-            logger.warning_once(
-                f"An instruction of {leading} tokens fills the whole window of {length}: it is cut so that one token of "
-                f"the text remains. Shorten the instruction ({pair.instruction[:60]!r}…) or raise max_seq_length."
-            )
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    f"An instruction of {leading} tokens fills the whole window of {length}: it is cut so that one token "
+                    f"of the text remains. Shorten it ({pair.instruction[:60]!r}…) or raise max_seq_length. "
+                    "Further ones are cut without a word."
+                )
             position = start + content_end - 1
             input_ids.view(-1)[position] = text_ids[0]
         return content_end - 1

@@ -47,7 +47,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     dropout: Optional[float] = field(default=None, metadata={"help": "Overrides the model's dropout."})  # noqa: UP045
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows a process and step."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; a share of all steps if below 1."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     save_strategy: str = field(default="epoch", metadata={"help": "When checkpoints are written: no, steps or epoch."})
@@ -60,6 +60,8 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     def __post_init__(self) -> None:
         if self.precision == "bfloat16" or (self.precision == "auto" and not self.fp16 and is_bfloat16_fast()):
             self.bf16 = True
+            # transformers takes bfloat16 on a CPU for a mistake unless the CPU is asked for.
+            self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         # sentence-transformers' default hands different tasks to different processes; ours takes its place.
         if self.multi_dataset_batch_sampler == MultiDatasetBatchSamplers.PROPORTIONAL:

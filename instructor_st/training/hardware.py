@@ -14,11 +14,11 @@ def is_bfloat16_fast() -> bool:
 
     Returns:
         On a GPU, whether it supports bfloat16; on a CPU, whether it has the instructions (AVX512-BF16 or AMX), without
-        which bfloat16 is emulated and slower than float32.
+        which bfloat16 is emulated and slower than float32. Elsewhere `False`.
     """
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if not hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.accelerator.is_available() or not hasattr(torch.cpu, "get_capabilities"):
         return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -36,7 +36,7 @@ def use_idle_cores(num_processes: int) -> int:
     Returns:
         The number of threads in use.
     """
-    if not torch.cuda.is_available() and torch.get_num_threads() == 1:
+    if not torch.accelerator.is_available() and torch.get_num_threads() == 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // num_processes))
     return torch.get_num_threads()
