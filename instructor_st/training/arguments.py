@@ -58,10 +58,10 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     report_to: str = field(default="none", metadata={"help": "Trackers, such as tensorboard."})
 
     def __post_init__(self) -> None:
+        # Without saying so, transformers refuses bfloat16 on a CPU and takes CPU processes for strangers.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.precision == "bfloat16" or (self.precision == "auto" and not self.fp16 and is_bfloat16_fast()):
             self.bf16 = True
-            # transformers takes bfloat16 on a CPU for a mistake unless the CPU is asked for.
-            self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         # sentence-transformers' default hands different tasks to different processes; ours takes its place.
         if self.multi_dataset_batch_sampler == MultiDatasetBatchSamplers.PROPORTIONAL:

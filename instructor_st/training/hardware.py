@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import torch
 
-__all__ = ["is_bfloat16_fast", "use_idle_cores"]
+__all__ = ["is_bfloat16_fast", "use_idle_cores", "warn_of_lone_process"]
 
 
 def is_bfloat16_fast() -> bool:
@@ -40,3 +41,20 @@ def use_idle_cores(num_processes: int) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // num_processes))
     return torch.get_num_threads()
+
+
+def warn_of_lone_process() -> None:
+    """Warn if `accelerate launch --cpu --num_processes N` has started one process only.
+
+    accelerate starts several CPU processes through MPI alone; without it the launcher prepares their meeting point and
+    then starts a single one, without a word.
+    """
+    asked_for_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    ranks = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    if asked_for_cpu and "MASTER_PORT" in os.environ and not any(name in os.environ for name in ranks):
+        warnings.warn(
+            "This is the only process: accelerate needs MPI for several processes on a CPU. Without MPI, say "
+            "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N ...` or "
+            "`torchrun --nproc_per_node N ...`.",
+            stacklevel=2,
+        )

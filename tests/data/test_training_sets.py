@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from instructor_st.data import build_train_dataset, load_training_data, parse_row, split_held_out
+
+
+def make_row(query, positive, negatives=(), **options):
+    record = {"query": query, "positive": positive, "neg": list(negatives), **options}
+    return parse_row(record, "here", task="t")
+
+
+def test_dataset_has_texts_in_loss_order_and_an_integer_label():
+    rows = [make_row("a", "b", ["c", "d", "e"]), make_row("f", "g", ["h", "i", "j"])]
+    dataset = build_train_dataset({"task": rows})["task"]
+    assert dataset.column_names == ["query", "positive", "negative_1", "negative_2", "negative_3", "label"]
+    assert dataset[0] == {
+        "query": ["", "a"],
+        "positive": ["", "b"],
+        "negative_1": ["", "c"],
+        "negative_2": ["", "d"],
+        "negative_3": ["", "e"],
+        "label": 0,
+    }
+    with pytest.raises(ValueError, match=r"Task 'task' has rows with \[0, 3\] negatives"):
+        build_train_dataset({"task": [*rows, make_row("k", "l")]})
+
+
+def test_rows_that_must_not_be_each_others_negatives_share_a_label():
+    rows = [
+        make_row("a", "b"),
+        make_row("c", "d"),
+        make_row("a", "e"),  # the first one's query
+        make_row("f", "e"),  # the third one's positive
+        make_row("g", "h", label="x"),
+        make_row("i", "j", label="y"),
+        make_row("k", "l", label="x"),
+        make_row("b", "m"),  # a text on the other side does not count
+    ]
+    assert build_train_dataset({"t": rows})["t"]["label"][:] == [0, 1, 0, 0, 2, 3, 2, 4]
+
+
+def test_split_keeps_rows_of_one_query_together():
+    rows = {"t": [make_row(f"q{i // 2}", f"p{i}") for i in range(40)], "single": [make_row("only", "p")]}
+    train, held_out = split_held_out(rows, share=0.25, seed=1)
+    assert (len(train["t"]), len(held_out["t"])) == (30, 10)
+    assert not {row.query.text for row in train["t"]} & {row.query.text for row in held_out["t"]}
+    assert train["single"] == rows["single"]
+    assert "single" not in held_out
+    assert split_held_out(rows, share=0.25, seed=1) == (train, held_out)
+    assert split_held_out(rows, share=0.25, seed=2) != (train, held_out)
+
+
+def write_rows(path, count, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"query": f"q{i}", "positive": f"p{i}", **options} for i in range(count)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_folder_is_split_by_share_or_by_its_sub_folders(tmp_path):
+    write_rows(tmp_path / "whole" / "v1.0.jsonl", 20)
+    data = load_training_data(tmp_path / "whole", held_out_share=0.1)
+    assert {task: len(rows) for task, rows in data.train.items()} == {"v1_0": 18}
+    assert len(data.held_out["v1_0"]) == 2
+    write_rows(tmp_path / "split" / "train" / "a.jsonl", 5)
+    write_rows(tmp_path / "split" / "held_out" / "a.jsonl", 3)
+    data = load_training_data(tmp_path / "split", held_out_share=0.5)
+    assert (len(data.train["a"]), len(data.held_out["a"])) == (5, 3)
+
+
+def test_cap_is_reported_and_drawn_by_seed(tmp_path):
+    write_rows(tmp_path / "a.jsonl", 50)
+    data = load_training_data(tmp_path, held_out_share=0, max_rows_per_task=10, seed=1)
+    assert len(data.train["a"]) == 10
+    assert data.report["left out: more rows than max_rows_per_task"] == 40
+    assert data.held_out == {}
+    assert load_training_data(tmp_path, held_out_share=0, max_rows_per_task=10, seed=1).train == data.train
+
+
+def test_different_numbers_of_negatives_and_labels(tmp_path):
+    write_rows(tmp_path / "a.jsonl", 4, label="x")
+    rows = [{"query": f"r{i}", "positive": "p", "negative_1": "n"} for i in range(3)]
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write("\n" + "\n".join(map(json.dumps, rows)))
+    data = load_training_data(tmp_path, held_out_share=0)
+    assert {task: len(rows) for task, rows in data.train.items()} == {"a (0 negatives)": 4, "a (1 negatives)": 3}
+    assert data.labelled_tasks == {"a (0 negatives)"}
+    assert set(build_train_dataset(data.train)) == set(data.train)
+
+
+def test_bad_options_and_empty_folders(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="held_out_share must be from 0 to below 1, not 1"):
+        load_training_data(tmp_path, held_out_share=1)
+    with pytest.raises(ValueError, match="has no training row"):
+        load_training_data(tmp_path)

@@ -1,0 +1,111 @@
+"""`training_scripts/train.py`, launched as users launch it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instructor_st import INSTRUCTOR
+from instructor_st.data import STARTER_FOLDER
+from tests.conftest import REPOSITORY, T5
+
+pytestmark = pytest.mark.slow
+
+
+def launch(*arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """accelerate starts several CPU processes through MPI, or through torchrun, as here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    several = ["--multi_gpu", "--num_processes", str(processes), "--main_process_port", port]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *(several if processes > 1 else ["--cpu"])]
+    command += [str(REPOSITORY / "training_scripts" / "train.py"), *arguments]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Two tasks of 64 and 48 rows, so that batches of 16 divide on one and on two processes."""
+    folder = tmp_path_factory.mktemp("data")
+    for task, count in (("news_topic", 64), ("question_passage", 48)):
+        for part in ("train", "held_out"):
+            (folder / part).mkdir(exist_ok=True)
+            lines = (STARTER_FOLDER / part / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
+            (folder / part / f"{task}.jsonl").write_text("\n".join(lines[:count]), encoding="utf-8")
+    return folder
+
+
+def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(data, tmp_path):
+    histories, vectors = [], []
+    for processes, batch_size in ((1, 16), (2, 8)):
+        folder = tmp_path / str(processes)
+        done = launch(
+            *["--base", T5, "--data", str(data), "--output_dir", str(folder), "--num_train_epochs", "2"],
+            *["--per_device_train_batch_size", str(batch_size), "--dropout", "0", "--precision", "float32"],
+            *["--logging_steps", "1", "--disable_tqdm", "true", "--learning_rate", "1e-3"],
+            processes=processes,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("Accuracy against hard negatives") == 1
+        state = json.loads((folder / "checkpoint-14" / "trainer_state.json").read_text())
+        histories.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
+        vectors.append(INSTRUCTOR(str(folder / "final"), device="cpu").encode([["Represent the text: ", "harbour"]]))
+    assert len(histories[0]) == 14  # (64 + 48) / 16 batches an epoch: no row is lost, none comes twice
+    np.testing.assert_allclose(histories[0], histories[1], atol=1e-4, rtol=0)
+    assert histories[0][-1] < histories[0][0]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-3)
+
+
+def test_own_rows_in_flat_form_with_reports(tmp_path):
+    rows = [
+        {"query": f"what is number {i}", "pos": f"it is {i} apples", "neg": f"it was {i + 1} pears", "kind": "text"}
+        for i in range(30)
+    ]
+    rows.append({"query": " ", "pos": "blank"})
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    with gzip.open(folder / "counting.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    done = launch(
+        *["--base", T5, "--data", str(folder), "--output_dir", str(tmp_path / "out"), "--num_train_epochs", "1"],
+        *["--query_instruction", "Represent the question: ", "--architecture", "dual", "--disable_tqdm", "true"],
+        *["--save_strategy", "no"],
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "27 training rows and 3 held-out rows of 1 tasks." in done.stdout
+    assert "left out: blank query or positive: 1" in done.stdout
+    assert "column 'kind' of counting.jsonl.gz is not used: 30" in done.stdout
+    three_lines = [
+        line for line in done.stdout.splitlines() if line.startswith(("from instr", "model =", "print(model"))
+    ]
+    assert len(three_lines) == 3
+    ran = subprocess.run([sys.executable, "-c", "\n".join(three_lines)], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.strip() == "(1, 96)", ran.stderr
+    results = json.loads((tmp_path / "out" / "final" / "results.json").read_text())
+    assert {entry["condition"] for entry in results} == {"right", "none"}
+
+
+def test_an_error_in_the_rows_is_one_line_with_its_place(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"query": "a", "positive": "b"}\n{"query": "a"}\n')
+    done = launch("--base", T5, "--data", str(tmp_path / "rows.jsonl"), "--output_dir", str(tmp_path / "out"))
+    assert done.returncode != 0
+    assert "rows.jsonl:2: no 'positive' among the columns ['query']" in done.stderr
+    assert not (tmp_path / "out" / "final").exists()
+
+
+def test_a_lone_cpu_process_is_pointed_out(data, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += [str(REPOSITORY / "training_scripts" / "train.py"), "--data", str(tmp_path / "missing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert "This is the only process" in done.stderr
+    assert "missing does not exist" in done.stderr
+    assert "only process" not in launch("--data", str(tmp_path / "missing")).stderr

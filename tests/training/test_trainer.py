@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from instructor_st import INSTRUCTOR
+from instructor_st.data import build_train_dataset, parse_row
+from instructor_st.evaluation import HeldOutEvaluator
+from instructor_st.training import (
+    InstructionTrainer,
+    TaskBatchSampler,
+    TrainArguments,
+    build_losses,
+    set_dropout,
+    use_idle_cores,
+)
+from tests.conftest import T5
+
+WORDS = [
+    "harbour",
+    "gate",
+    "cell",
+    "energy",
+    "apple",
+    "paper",
+    "river",
+    "window",
+    "market",
+    "garden",
+    "table",
+    "sentence",
+]
+
+
+def make_rows(task: str, count: int = 8) -> list:
+    return [
+        parse_row(
+            {
+                "query": [f"Represent the {task}: ", f"{WORDS[i]} alpha {i}"],
+                "positive": [f"Represent the {task} answer: ", f"{WORDS[i]} beta"],
+                "negative_1": [f"Represent the {task} answer: ", f"{WORDS[i + 1]} gamma"],
+            },
+            "here",
+            task=task,
+        )
+        for i in range(count)
+    ]
+
+
+def make_trainer(model: SentenceTransformer, folder, **options) -> InstructionTrainer:
+    rows = {task: make_rows(task) for task in ("one", "two")}
+    args = TrainArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+        precision="float32",
+        learning_rate=5e-3,
+        use_cpu=True,
+        disable_tqdm=True,
+        **options,
+    )
+    return InstructionTrainer(
+        model=model,
+        args=args,
+        train_dataset=build_train_dataset(rows),
+        loss=build_losses(model, rows),
+        evaluator=HeldOutEvaluator(rows),
+    )
+
+
+@pytest.fixture(params=["prepend", "dual"])
+def model(request) -> INSTRUCTOR:
+    if request.param == "prepend":
+        return INSTRUCTOR(T5, device="cpu")
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    base = SentenceTransformer(modules=[Transformer(T5), Pooling(128)], device="cpu")
+    return INSTRUCTOR.from_encoder(base, "dual", device="cpu")
+
+
+def test_training_learns_and_best_model_is_reloaded_without_a_flag(model, tmp_path):
+    trainer = make_trainer(
+        model,
+        tmp_path,
+        num_train_epochs=4,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=None,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_held_out_mean_reciprocal_rank",
+        greater_is_better=True,
+    )
+    before = model.encode([["Represent the one: ", "harbour alpha 0"]])
+    trainer.train()
+    pairs = [list(row.query) for row in make_rows("one")]
+    after = model.encode(pairs)
+    assert np.abs(after[0] - before[0]).max() > 1e-3
+    best = trainer.state.best_model_checkpoint
+    assert best is not None
+    np.testing.assert_array_equal(after, INSTRUCTOR(best, device="cpu").encode(pairs))
+    history = [
+        entry["eval_held_out_mean_reciprocal_rank"]
+        for entry in trainer.state.log_history
+        if "eval_held_out_mean_reciprocal_rank" in entry
+    ]
+    assert len(history) == 4
+    assert trainer.state.best_metric == max(history)
+    assert trainer.args.multi_dataset_batch_sampler is TaskBatchSampler
+
+
+def test_final_model_is_whole_or_absent_and_its_card_shows_no_row(tmp_path):
+    model = INSTRUCTOR(T5, device="cpu")
+    trainer = make_trainer(model, tmp_path, num_train_epochs=1, save_strategy="no")
+    trainer.train()
+    target = tmp_path / "final"
+    (tmp_path / "final.partial").mkdir()  # what an interrupted run leaves
+    (tmp_path / "final.partial" / "rubbish").touch()
+    assert trainer.save_final_model(target) == target
+    trainer.save_final_model(target)
+    assert not (tmp_path / "final.partial").exists()
+    assert not (target / "rubbish").exists()
+    assert json.loads((target / "modules.json").read_text())[0]["type"] == "instructor_st.modules.InstructionPrepend"
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert len(card) > 100
+    for row in make_rows("one"):
+        for instructed in row.texts:
+            assert instructed.text not in card
+
+
+def test_resumed_training_equals_uninterrupted_training(tmp_path):
+    results = []
+    for interrupted in (False, True):
+        torch.manual_seed(0)
+        model = INSTRUCTOR(T5, device="cpu")
+        set_dropout(model, 0.0)
+        folder = tmp_path / str(interrupted)
+        options = {"num_train_epochs": 2, "save_strategy": "epoch", "save_total_limit": None}
+        make_trainer(model, folder, **options).train()
+        if interrupted:
+            model = INSTRUCTOR(T5, device="cpu")
+            set_dropout(model, 0.0)
+            make_trainer(model, folder, **options).train(resume_from_checkpoint=str(folder / "checkpoint-4"))
+        results.append(model.encode([["Represent the one: ", "harbour alpha 0"]]))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
+
+
+def test_set_dropout_reaches_modules_and_plain_numbers():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention_dropout = 0.1
+            self.inner = nn.Dropout(0.3)
+
+    module = Attention()
+    set_dropout(module, 0.0)
+    assert (module.attention_dropout, module.inner.p) == (0.0, 0.0)
+    with pytest.raises(ValueError, match=r"not 1\.5"):
+        set_dropout(module, 1.5)
+
+
+def test_precision_is_chosen_or_taken(monkeypatch, tmp_path):
+    from instructor_st.training import arguments
+
+    for fast, precision, expected in [
+        (True, "auto", True),
+        (False, "auto", False),
+        (True, "float32", False),
+        (False, "bfloat16", True),
+    ]:
+        monkeypatch.setattr(arguments, "is_bfloat16_fast", lambda fast=fast: fast)
+        assert TrainArguments(output_dir=str(tmp_path), precision=precision).bf16 is expected
+
+
+def test_idle_cores_are_used_and_chosen_threads_left_alone():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert use_idle_cores(1_000_000) == 1
+        import os
+
+        assert use_idle_cores(1) == len(os.sched_getaffinity(0))
+        torch.set_num_threads(3)
+        assert use_idle_cores(1) == 3
+    finally:
+        torch.set_num_threads(threads)
