@@ -25,7 +25,7 @@ class TaskBatchSampler(MultiDatasetDefaultBatchSampler):
     `processes * batch size` rows is yielded as that many equal parts, one after the other, which is how accelerate hands
     them to the processes: all work on the same task, with shapes that gather. The rows of a data set that do not
     divide by the number of processes (fewer than that number) wait, and are the first choice of the next epoch; how
-    many they are is logged.
+    many they are is logged. A data set with fewer rows than processes is left out, which is logged too.
 
     Args:
         dataset: The data sets.
@@ -50,12 +50,7 @@ class TaskBatchSampler(MultiDatasetDefaultBatchSampler):
         # accelerate takes None for "sizes vary" and a number for "drop what is shorter".
         self.batch_size = None  # type: ignore[assignment]
         self._sizes = [len(part) for part in dataset.datasets]  # type: ignore[arg-type]
-        waiting = sum(size % self.num_processes for size in self._sizes)
-        if waiting:
-            logger.warning(
-                f"{waiting} row(s) a pass do not divide by {self.num_processes} processes; "
-                "they wait and come first in the next epoch."
-            )
+        self._report_rows()
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = []
@@ -75,11 +70,27 @@ class TaskBatchSampler(MultiDatasetDefaultBatchSampler):
             len(self._cut(list(range(size - size % self.num_processes)))) for size in self._sizes
         )
 
+    def _report_rows(self) -> None:
+        """Say how many rows do not divide by the number of processes."""
+        waiting = sum(size % self.num_processes for size in self._sizes if size >= self.num_processes)
+        if waiting:
+            logger.warning(
+                f"{waiting} row(s) a pass do not divide by {self.num_processes} processes; "
+                "they wait and come first in the next epoch."
+            )
+        small = [size for size in self._sizes if size < self.num_processes]
+        if small:
+            logger.warning(
+                f"{len(small)} data set(s) have fewer rows than there are processes ({self.num_processes}) and are left "
+                f"out, {sum(small)} row(s) in all."
+            )
+
     def _draw_rows(self, place: int, size: int) -> list[int]:
         """Draw this epoch's rows of a data set, those that waited first."""
         waiting: list[int] = []
         kept = size - size % self.num_processes
-        # Who waits depends on the epochs before; replaying them keeps resumed runs exact. Nobody waits alone.
+        # Who waits depends on the epochs before; replaying them keeps resumed runs exact. Where the rows divide, no
+        # epoch hangs on another.
         for epoch in range(0 if size != kept else self.epoch, self.epoch + 1):
             order = random.Random(f"{self.seed}/{place}/{epoch}").sample(range(size), size)
             order.sort(key=lambda row, first=frozenset(waiting): row not in first)  # type: ignore[misc]

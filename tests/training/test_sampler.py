@@ -68,9 +68,12 @@ def test_waiting_rows_are_reported(monkeypatch):
     messages = []
     monkeypatch.setattr(module.logger, "warning", messages.append)
     make_sampler(processes=2)
-    assert messages == ["2 row(s) a pass do not divide by 2 processes; they wait and come first in the next epoch."]
+    assert messages == [
+        "1 row(s) a pass do not divide by 2 processes; they wait and come first in the next epoch.",
+        "1 data set(s) have fewer rows than there are processes (2) and are left out, 1 row(s) in all.",
+    ]
     make_sampler(processes=1)
-    assert len(messages) == 1
+    assert len(messages) == 2
 
 
 def test_order_depends_on_seed_and_epoch_alone():
