@@ -43,16 +43,21 @@ def parse_input(value: Any, prompt: str | None = None) -> InstructedText:
     Raises:
         ValueError: If the value has none of these forms; the message shows the value and what is accepted.
     """
+    pair: InstructedText | None = None
     if isinstance(value, str):
-        return InstructedText(prompt or "", value)
-    if isinstance(value, (list, tuple)):
+        pair = InstructedText(prompt or "", value)
+    elif isinstance(value, (list, tuple)):
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):
-            return InstructedText(value[0], value[1])
+            pair = InstructedText(value[0], value[1])
     elif isinstance(value, dict) and value.keys() == {"instruction", "text"}:
         instruction, text = value["instruction"], value["text"]
         if isinstance(instruction, str) and isinstance(text, str):
-            return InstructedText(instruction, text)
-    raise ValueError(f"Cannot embed {_show(value)}: {_find_fault(value)} Accepted: {ACCEPTED_FORMS}.")
+            pair = InstructedText(instruction, text)
+    if pair is None:
+        raise ValueError(f"Cannot embed {_show(value)}: {_find_fault(value)} Accepted: {ACCEPTED_FORMS}.")
+    if not (pair.text.isascii() and pair.instruction.isascii()):
+        _check_unicode(pair, value)
+    return pair
 
 
 def parse_inputs(values: Iterable[Any], prompt: str | None = None) -> list[InstructedText]:
@@ -85,6 +90,18 @@ def check_inputs(values: Sequence[Any]) -> None:
             parse_input(value)
         except ValueError as error:
             raise ValueError(f"Input {position} of {len(values)}: {error}") from None
+
+
+def _check_unicode(pair: InstructedText, value: Any) -> None:
+    """Refuse half characters (lone surrogates), on which tokenizers fail with a message about types."""
+    for part in pair:
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"Cannot embed {_show(value)}: character {error.start} is a lone surrogate, half of a character that "
+                "was cut in two. Decode the source as UTF-8, or clean it with text.encode(errors='replace').decode()."
+            ) from None
 
 
 def _show(value: Any) -> str:

@@ -60,3 +60,10 @@ def test_check_inputs_names_the_position():
     with pytest.raises(ValueError, match=r"Input 2 of 4: Cannot embed None"):
         check_inputs(["a", ["i", "b"], None, 5])
     check_inputs(["a", ["i", "b"]])
+
+
+@pytest.mark.parametrize("value", ["ok \ud83d", ["\udc00: ", "text"], {"instruction": "é", "text": "\ud800"}])
+def test_half_characters_are_refused(value):
+    with pytest.raises(ValueError, match="is a lone surrogate"):
+        parse_input(value)
+    assert parse_input(["é: ", "😀"]) == InstructedText("é: ", "😀")
