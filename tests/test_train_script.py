@@ -98,7 +98,8 @@ def test_an_error_in_the_rows_is_one_line_with_its_place(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"query": "a", "positive": "b"}\n{"query": "a"}\n')
     done = launch("--base", T5, "--data", str(tmp_path / "rows.jsonl"), "--output_dir", str(tmp_path / "out"))
     assert done.returncode != 0
-    assert "rows.jsonl:2: no 'positive' among the columns ['query']" in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("train.py: "))
+    assert "rows.jsonl:2: no 'positive' among the columns ['query']" in line
     assert not (tmp_path / "out" / "final").exists()
 
 

@@ -41,6 +41,7 @@ def load_data(args: TrainArguments, *, verbose: bool) -> TrainingData:
     data = load_training_data(
         args.data or STARTER_FOLDER,
         held_out_share=args.held_out_share,
+        max_held_out_per_task=args.max_held_out_per_task,
         max_rows_per_task=args.max_rows_per_task,
         query_instruction=args.query_instruction,
         document_instruction=args.document_instruction,
@@ -62,7 +63,10 @@ def main() -> None:
     warn_of_lone_process()
     use_idle_cores(state.num_processes)
     set_seed(args.seed)
-    data = load_data(args, verbose=state.is_main_process)
+    try:
+        data = load_data(args, verbose=state.is_main_process)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"train.py: {error}")
     base = find_base(args.base)
     model = INSTRUCTOR.from_encoder(base, args.architecture)
     if args.dropout is not None:
@@ -93,7 +97,9 @@ def main() -> None:
     if not state.is_main_process:
         return
     if before and after:
-        print(f"\nAccuracy against hard negatives, by instruction:\n{format_comparison(before, after)}\n")
+        print(
+            f"\nAccuracy against hard negatives (*: reciprocal rank), by instruction:\n\n{format_comparison(before, after)}\n"
+        )
         results = build_results(before, model=base, seed=args.seed) + build_results(
             after, model=str(folder), seed=args.seed
         )

@@ -42,6 +42,7 @@ def load_training_data(
     folder: str | Path,
     *,
     held_out_share: float = 0.1,
+    max_held_out_per_task: int = 100,
     max_rows_per_task: int | None = None,
     query_instruction: str = "",
     document_instruction: str = "",
@@ -55,6 +56,7 @@ def load_training_data(
     Args:
         folder: The folder, or one file.
         held_out_share: The share of each task to hold out, from 0 to below 1, where the folder is not split.
+        max_held_out_per_task: Hold out at most so many different queries a task where the folder is not split.
         max_rows_per_task: Keep at most so many training rows a task, drawn at random.
         query_instruction: The instruction of queries that bring none.
         document_instruction: The instruction of documents that bring none.
@@ -78,7 +80,9 @@ def load_training_data(
     if (folder / "train").is_dir() and (folder / "held_out").is_dir():
         train, held_out = read(folder / "train"), read(folder / "held_out")
     else:
-        train, held_out = split_held_out(read(folder), share=held_out_share, seed=seed)
+        train, held_out = split_held_out(
+            read(folder), share=held_out_share, max_per_task=max_held_out_per_task, seed=seed
+        )
     if max_rows_per_task is not None:
         for task, rows in train.items():
             if len(rows) > max_rows_per_task:
@@ -90,13 +94,14 @@ def load_training_data(
 
 
 def split_held_out(
-    rows_by_task: RowsByTask, *, share: float, seed: int = 0
+    rows_by_task: RowsByTask, *, share: float, max_per_task: int = 100, seed: int = 0
 ) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
     """Hold out a share of each task; rows with the same query text stay together.
 
     Args:
         rows_by_task: The rows.
         share: The share to hold out, from 0 to below 1.
+        max_per_task: At most so many query texts a task.
         seed: Of the draw.
 
     Returns:
@@ -106,7 +111,7 @@ def split_held_out(
     held_out: dict[str, list[Row]] = {}
     for task, rows in rows_by_task.items():
         queries = list(dict.fromkeys(row.query.text for row in rows))
-        count = min(round(share * len(queries)), len(queries) - 1)
+        count = min(round(share * len(queries)), len(queries) - 1, max_per_task)
         chosen = set(random.Random(f"{seed}/{task}").sample(queries, count))
         train[task] = [row for row in rows if row.query.text not in chosen]
         if chosen:

@@ -18,6 +18,7 @@ from instructor_st.pairs import InstructedText
 __all__ = ["HeldOutEvaluator", "HeldOutReport", "HeldOutScore"]
 
 Condition = Literal["right", "wrong", "none"]
+Metric = Literal["accuracy", "mean_reciprocal_rank"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class HeldOutReport:
     scores: tuple[HeldOutScore, ...]
     texts_per_second: float
 
-    def average(self, condition: Condition, metric: Literal["accuracy", "mean_reciprocal_rank"]) -> float:
+    def average(self, condition: Condition, metric: Metric) -> float:
         """Average a metric over the tasks that have it, each task counting alike; NaN if none has."""
         values = [getattr(score, metric) for score in self.scores if score.condition == condition]
         values = [value for value in values if value is not None]

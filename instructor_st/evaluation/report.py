@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from instructor_st.evaluation.held_out import Condition, HeldOutReport, HeldOutScore
+from instructor_st.evaluation.held_out import Condition, HeldOutReport, HeldOutScore, Metric
 
 __all__ = ["build_results", "format_comparison", "write_results"]
 
@@ -75,29 +76,39 @@ def format_comparison(before: HeldOutReport, after: HeldOutReport) -> str:
         after: The report of the trained one, over the same rows.
 
     Returns:
-        A table of accuracies against hard negatives, a row a task, and the averages of both metrics.
+        A row a task: accuracies against hard negatives, or, marked with `*`, the mean reciprocal rank where the rows
+        have none; then the averages of both metrics.
     """
-    conditions: tuple[Condition, ...] = ("right", "wrong", "none")
+    columns: tuple[tuple[HeldOutReport, Condition], ...] = (
+        (before, "right"),
+        (after, "right"),
+        (after, "wrong"),
+        (after, "none"),
+    )
     lines = [
         "| held-out task | rows | before: right | after: right | after: wrong | after: none |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    old, new = _index_scores(before), _index_scores(after)
     for task in sorted({score.task for score in after.scores}):
-        cells = [old.get((task, "right")), *(new.get((task, condition)) for condition in conditions)]
-        rows = new[task, "right"].rows
-        lines.append(
-            f"| {task} | {rows} | " + " | ".join(_format(cell.accuracy if cell else None) for cell in cells) + " |"
-        )
-    for metric, name in (("accuracy", "mean accuracy"), ("mean_reciprocal_rank", "mean reciprocal rank")):
-        values = [before.average("right", metric), *(after.average(condition, metric) for condition in conditions)]  # type: ignore[arg-type]
-        lines.append(f"| **{name}** |  | " + " | ".join(f"**{_format(value)}**" for value in values) + " |")
+        scores = [_find_score(report, task, condition) for report, condition in columns]
+        rows = next(score.rows for score in scores if score)
+        lines.append(f"| {task} | {rows} | {' | '.join(map(_format_score, scores))} |")
+    averages: tuple[Metric, ...] = ("accuracy", "mean_reciprocal_rank")
+    for metric in averages:
+        values = (_format(report.average(condition, metric)) for report, condition in columns)
+        lines.append(f"| **mean {metric.removeprefix('mean_').replace('_', ' ')}** |  | **{'** | **'.join(values)}** |")
     return "\n".join(lines)
 
 
-def _index_scores(report: HeldOutReport) -> dict[tuple[str, str], HeldOutScore]:
-    return {(score.task, score.condition): score for score in report.scores}
+def _find_score(report: HeldOutReport, task: str, condition: Condition) -> HeldOutScore | None:
+    return next((score for score in report.scores if (score.task, score.condition) == (task, condition)), None)
 
 
-def _format(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"
+def _format_score(score: HeldOutScore | None) -> str:
+    if score is None:
+        return "-"
+    return _format(score.mean_reciprocal_rank) + "*" if score.accuracy is None else _format(score.accuracy)
+
+
+def _format(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -24,6 +24,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         architecture: `prepend` or `dual`.
         data: A folder of rows (JSONL, CSV, Parquet; gzip too); by default the embedded starter mixture.
         held_out_share: The share of each task to hold out for evaluation where the data are not split already.
+        max_held_out_per_task: Hold out at most so many queries a task.
         max_rows_per_task: Train on at most so many rows a task.
         query_instruction: The instruction of queries that bring none.
         document_instruction: The instruction of documents that bring none.
@@ -37,6 +38,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     architecture: str = field(default="prepend", metadata={"help": "prepend or dual.", "choices": ["prepend", "dual"]})
     data: Optional[str] = field(default=None, metadata={"help": "A folder (or file) of rows."})  # noqa: UP045
     held_out_share: float = field(default=0.1, metadata={"help": "Share of each task that is held out."})
+    max_held_out_per_task: int = field(default=100, metadata={"help": "Cap on held-out queries a task."})
     max_rows_per_task: Optional[int] = field(default=None, metadata={"help": "Cap on training rows a task."})  # noqa: UP045
     query_instruction: str = field(default="", metadata={"help": "Instruction of queries that bring none."})
     document_instruction: str = field(default="", metadata={"help": "Instruction of documents that bring none."})

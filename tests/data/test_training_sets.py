@@ -51,6 +51,7 @@ def test_split_keeps_rows_of_one_query_together():
     assert "single" not in held_out
     assert split_held_out(rows, share=0.25, seed=1) == (train, held_out)
     assert split_held_out(rows, share=0.25, seed=2) != (train, held_out)
+    assert len(split_held_out(rows, share=0.25, max_per_task=3)[1]["t"]) == 6
 
 
 def write_rows(path, count, **options):

@@ -105,6 +105,12 @@ def test_table_and_results_file(rows, tmp_path):
     table = format_comparison(report, report).splitlines()
     assert table[2] == "| flipped | 1 | 1.000 | 1.000 | 0.000 | 0.000 |"
     assert table[-2] == "| **mean accuracy** |  | **0.750** | **0.750** | **0.250** | **0.250** |"
+    without = HeldOutEvaluator({"t": [make_row("t", "q1", "near")]}).evaluate(LookupModel())
+    assert format_comparison(without, without).splitlines()[2:] == [
+        "| t | 1 | 1.000* | 1.000* | - | 1.000* |",
+        "| **mean accuracy** |  | **-** | **-** | **-** | **-** |",
+        "| **mean reciprocal rank** |  | **1.000** | **1.000** | **-** | **1.000** |",
+    ]
     results = build_results(report, model="folder", seed=3)
     write_results(results, tmp_path / "deep" / "results.json")
     loaded = json.loads((tmp_path / "deep" / "results.json").read_text())
