@@ -99,23 +99,29 @@ class INSTRUCTOR(SentenceTransformer):
         """
         if architecture not in ("prepend", "dual"):
             raise ValueError(f"architecture must be 'prepend' or 'dual', not {architecture!r}.")
-        options = {
-            "instruction_encoder": instruction_encoder,
-            "share_encoders": share_encoders,
-            "instruction_pooling": instruction_pooling,
-            "head": head,
-            "embedding_dimension": embedding_dimension,
-        }
-        loaded = (
-            copy.deepcopy(base) if isinstance(base, SentenceTransformer) else SentenceTransformer(base, **load_kwargs)
-        )
+        if architecture == "prepend":
+            options = {
+                "instruction_encoder": instruction_encoder is not None,
+                "share_encoders": share_encoders,
+                "instruction_pooling": instruction_pooling is not None,
+                "head": head != "residual",
+                "embedding_dimension": embedding_dimension is not None,
+            }
+            if given := [name for name, is_given in options.items() if is_given]:
+                raise ValueError(f"{', '.join(given)}: only architecture='dual' has this.")
+        if share_encoders and instruction_encoder is not None:
+            raise ValueError("share_encoders=True and an instruction_encoder of its own exclude each other.")
+        loaded = _load_base(base, load_kwargs)
         transformer, pooling, *rest = _check_stock_pipeline(loaded)
         if architecture == "prepend":
-            if given := [name for name, value in options.items() if value not in (None, False, "residual")]:
-                raise ValueError(f"{', '.join(given)}: only architecture='dual' has this.")
             modules = [*_convert_stock_modules(transformer, pooling), *rest]
         else:
-            concat = _build_concat(base, transformer, pooling, load_kwargs, options)
+            second: Transformer | None = None
+            if instruction_encoder is not None:
+                second = _check_stock_pipeline(SentenceTransformer(instruction_encoder, **load_kwargs))[0]
+            elif not share_encoders:
+                second = copy.deepcopy(transformer)
+            concat = _build_concat(transformer, second, pooling, instruction_pooling)
             dense = _build_head(concat, head, embedding_dimension)
             if rest and isinstance(rest[0], Dense) and rest[0].in_features != dense.out_features:
                 raise ValueError(f"The base's own Dense needs embedding_dimension={rest[0].in_features}.")
@@ -123,6 +129,7 @@ class INSTRUCTOR(SentenceTransformer):
         return cls(
             modules=modules,
             device=str(loaded.device),
+            trust_remote_code=loaded.trust_remote_code,
             similarity_fn_name=loaded.similarity_fn_name,
             truncate_dim=loaded.truncate_dim,
             model_card_data=loaded.model_card_data,
@@ -208,32 +215,34 @@ def _convert_stock_modules(transformer: Transformer, pooling: Pooling) -> list[A
     return [prepend, InstructionPooling(pooling.embedding_dimension, pooling.pooling_mode)]
 
 
+def _load_base(base: str | SentenceTransformer, load_kwargs: dict[str, Any]) -> SentenceTransformer:
+    if isinstance(base, SentenceTransformer):
+        if unused := sorted(load_kwargs.keys() - {"device"}):
+            raise ValueError(f"{', '.join(unused)}: the base is loaded already, so this cannot have an effect.")
+        loaded = copy.deepcopy(base).to(load_kwargs.get("device", base.device))
+    else:
+        loaded = SentenceTransformer(base, **load_kwargs)
+    if prompts := {name: prompt for name, prompt in loaded.prompts.items() if prompt}:
+        logger.warning(f"The base's prompts are not taken over; write them as instructions: {prompts}.")
+    return loaded
+
+
 def _build_concat(
-    base: str | SentenceTransformer,
     text_encoder: Transformer,
+    instruction_encoder: Transformer | None,
     pooling: Pooling,
-    load_kwargs: dict[str, Any],
-    options: dict[str, Any],
+    instruction_pooling: Literal["cls", "mean"] | None,
 ) -> DualEncoderConcat:
     if pooling.pooling_mode not in ("cls", "mean"):
         raise ValueError(
             f"The base pools by {pooling.pooling_mode!r}; a dual model knows 'cls' and 'mean'. "
             "Use architecture='prepend', or another base."
         )
-    if options["share_encoders"]:
-        if options["instruction_encoder"] is not None:
-            raise ValueError("share_encoders=True and an instruction_encoder of its own exclude each other.")
-        instruction_encoder = None
-    elif options["instruction_encoder"] is not None:
-        other = SentenceTransformer(options["instruction_encoder"], **load_kwargs)
-        instruction_encoder = _check_stock_pipeline(other, options["instruction_encoder"])[0]
-    else:
-        instruction_encoder = copy.deepcopy(text_encoder)
     return DualEncoderConcat(
         text_encoder,
         instruction_encoder,
         text_pooling=pooling.pooling_mode,
-        instruction_pooling=options["instruction_pooling"] or pooling.pooling_mode,
+        instruction_pooling=instruction_pooling or pooling.pooling_mode,
     )
 
 

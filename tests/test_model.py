@@ -167,10 +167,18 @@ def test_prepend_from_encoder_keeps_what_the_base_has(prepend_model):
     np.testing.assert_array_equal(from_memory.encode(PAIRS), prepend_model.encode(PAIRS))
 
 
-def test_from_encoder_copies_a_model_in_memory():
-    base = SentenceTransformer(MINILM, device="cpu")
+def test_from_encoder_copies_a_model_in_memory(monkeypatch):
+    from instructor_st import model as module
+
+    messages = []
+    monkeypatch.setattr(module.logger, "warning", messages.append)
+    base = SentenceTransformer(MINILM, device="cpu", prompts={"query": "query: "})
     before = base.encode([T])
     built = INSTRUCTOR.from_encoder(base, "dual")
+    assert len(messages) == 1
+    assert "{'query': 'query: '}" in messages[0]
+    with pytest.raises(ValueError, match="revision: the base is loaded already"):
+        INSTRUCTOR.from_encoder(base, device="cpu", revision="main")
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.zero_()
