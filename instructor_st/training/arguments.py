@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
@@ -35,28 +34,28 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     """
 
     output_dir: str = field(default="outputs/instructor-starter", metadata={"help": "Where the model is saved."})
-    base: Optional[str] = field(
+    base: str | None = field(
         default=None, metadata={"help": "Encoder or instruction model to start from; the bundled one if not given."}
-    )  # noqa: UP045
+    )
     architecture: str = field(default="prepend", metadata={"help": "prepend or dual.", "choices": ["prepend", "dual"]})
-    data: Optional[str] = field(default=None, metadata={"help": "A folder (or file) of rows."})  # noqa: UP045
+    data: str | None = field(default=None, metadata={"help": "A folder (or file) of rows."})
     held_out_share: float = field(default=0.1, metadata={"help": "Share of each task that is held out."})
     max_held_out_per_task: int = field(default=100, metadata={"help": "Cap on held-out queries a task."})
-    max_rows_per_task: Optional[int] = field(default=None, metadata={"help": "Cap on training rows a task."})  # noqa: UP045
+    max_rows_per_task: int | None = field(default=None, metadata={"help": "Cap on training rows a task."})
     query_instruction: str = field(default="", metadata={"help": "Instruction of queries that bring none."})
     document_instruction: str = field(default="", metadata={"help": "Instruction of documents that bring none."})
     temperature: float = field(default=0.05, metadata={"help": "Temperature of the loss."})
     precision: str = field(
         default="auto", metadata={"help": "auto, bfloat16 or float32.", "choices": ["auto", "bfloat16", "float32"]}
     )
-    dropout: Optional[float] = field(default=None, metadata={"help": "Overrides the model's dropout."})  # noqa: UP045
+    dropout: float | None = field(default=None, metadata={"help": "Overrides the model's dropout."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows a process and step."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; a share of all steps if below 1."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     save_strategy: str = field(default="epoch", metadata={"help": "When checkpoints are written: no, steps or epoch."})
-    save_total_limit: Optional[int] = field(default=2, metadata={"help": "How many checkpoints are kept."})  # noqa: UP045
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "Pin memory for the GPU."}
     )
