@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -172,7 +173,8 @@ class INSTRUCTOR(SentenceTransformer):
                 f"This pipeline begins with {type(first).__name__}, which would tokenise [instruction, text] as a pair "
                 "of texts. Build it with INSTRUCTOR.from_encoder, or give the instruction as prompt=."
             )
-        return super().encode(inputs, *args, **kwargs)
+        with first.remember_instructions() if isinstance(first, DualEncoderConcat) else nullcontext():
+            return super().encode(inputs, *args, **kwargs)
 
     def _load_config_modules(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         modules: Any

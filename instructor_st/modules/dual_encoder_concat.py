@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ logger = logging.get_logger(__name__)
 EncoderPooling = Literal["cls", "mean"]
 INSTRUCTION_IDS = "instruction_ids"
 INSTRUCTION_ATTENTION_MASK = "instruction_attention_mask"
+# Distinct instructions are few; the bound only guards against one a text.
+_MAX_REMEMBERED = 10_000
 _INSTRUCTION_KEYS = (INSTRUCTION_IDS, INSTRUCTION_ATTENTION_MASK)
 
 
@@ -69,6 +72,7 @@ class DualEncoderConcat(InputModule):
         for encoder in self._name_encoders().values():
             pin_text_modality(encoder)
         self.text_encoder.unpad_inputs = False
+        self._remembered: dict[tuple[int, ...], torch.Tensor] | None = None
         self._pool_text = Pooling(self.text_encoder.get_embedding_dimension(), text_pooling)
         self._pool_instruction = Pooling(self.instruction_encoder.get_embedding_dimension(), instruction_pooling)
 
@@ -142,6 +146,18 @@ class DualEncoderConcat(InputModule):
         features["sentence_embedding"] = torch.cat([instruction_vectors, text_vectors], dim=-1)
         return features
 
+    @contextmanager
+    def remember_instructions(self) -> Iterator[None]:
+        """Encode each distinct instruction once for all forward passes without gradients inside the context.
+
+        The weights must not change meanwhile; `INSTRUCTOR.encode` uses it for the length of a call.
+        """
+        self._remembered = {}
+        try:
+            yield
+        finally:
+            self._remembered = None
+
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Save the configuration and each encoder in a sub-folder of its own.
 
@@ -204,9 +220,20 @@ class DualEncoderConcat(InputModule):
         """Encode each distinct row once and hand every row its vector, `(batch, h_instruction)`."""
         rows = torch.stack([input_ids, attention_mask], dim=1)
         distinct, places = torch.unique(rows, dim=0, return_inverse=True)
-        tokens = {"input_ids": distinct[:, 0], "attention_mask": distinct[:, 1]}
+        if self._remembered is None or torch.is_grad_enabled():
+            return self._encode_distinct(distinct)[places]
+        if len(self._remembered) > _MAX_REMEMBERED:
+            self._remembered.clear()
+        keys = [tuple(ids[mask.bool()].tolist()) for ids, mask in distinct]
+        if new := [place for place, key in enumerate(keys) if key not in self._remembered]:
+            vectors = self._encode_distinct(distinct[new])
+            self._remembered.update(zip((keys[place] for place in new), vectors, strict=True))
+        return torch.stack([self._remembered[key] for key in keys])[places]
+
+    def _encode_distinct(self, rows: torch.Tensor) -> torch.Tensor:
+        tokens = {"input_ids": rows[:, 0], "attention_mask": rows[:, 1]}
         vectors: torch.Tensor = self._pool_instruction(self.instruction_encoder(tokens))["sentence_embedding"]
-        return vectors[places]
+        return vectors
 
     def __repr__(self) -> str:
         names = {name: type(encoder.model).__name__ for name, encoder in self._name_encoders().items()}

@@ -49,8 +49,8 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         default="auto", metadata={"help": "auto, bfloat16 or float32.", "choices": ["auto", "bfloat16", "float32"]}
     )
     dropout: float | None = field(default=None, metadata={"help": "Overrides the model's dropout."})
-    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows a process and step."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the data."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows a process and step."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; a share of all steps if below 1."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})

@@ -11,7 +11,7 @@ from sentence_transformers.base.losses.merged_forward import merge_feature_batch
 from sentence_transformers.base.modules import Transformer
 
 from instructor_st import INSTRUCTOR
-from instructor_st.modules import DualEncoderConcat
+from instructor_st.modules import DualEncoderConcat, dual_encoder_concat
 from tests.conftest import FIXTURES, MINILM
 from tests.modules.test_instruction_prepend import PAIRS, check_mixed_batch
 
@@ -60,6 +60,30 @@ def test_each_distinct_instruction_is_encoded_once_in_training_too(small, monkey
     finally:
         small.eval()
     assert rows == [3]
+
+
+def test_encode_runs_each_distinct_instruction_once_a_call(dual_model, monkeypatch):
+    rows = []
+    backbone = dual_model[0].instruction_encoder.model
+    original = backbone.forward
+    monkeypatch.setattr(
+        backbone, "forward", lambda **kwargs: rows.append(len(kwargs["input_ids"])) or original(**kwargs)
+    )
+    pairs = [[f"Represent number {place % 3}: ", f"text {'word ' * place}"] for place in range(20)]
+    together = dual_model.encode(pairs, batch_size=4)
+    assert sum(rows) == 3
+    plain = SentenceTransformer(modules=list(dual_model), device="cpu").encode(pairs, batch_size=4)
+    np.testing.assert_allclose(together, plain, atol=1e-6)
+    monkeypatch.setattr(dual_encoder_concat, "_MAX_REMEMBERED", 1)  # forgetting costs time only
+    np.testing.assert_allclose(dual_model.encode(pairs, batch_size=4), plain, atol=1e-6)
+    with torch.no_grad():  # the next call sees changed weights
+        weight = dual_model[0].instruction_encoder.model.embeddings.word_embeddings.weight
+        weight.mul_(-1)
+        try:
+            changed = dual_model.encode(pairs)
+        finally:
+            weight.mul_(-1)
+    assert np.abs(changed - together).max() > 1e-3
 
 
 def test_gradients_are_those_of_two_plain_forwards(small):
@@ -169,8 +193,6 @@ def test_token_embeddings_are_the_texts(dual_model):
 
 
 def test_overlong_instruction_is_cut_with_a_warning(small, monkeypatch):
-    from instructor_st.modules import dual_encoder_concat
-
     messages = []
     monkeypatch.setattr(dual_encoder_concat.logger, "warning_once", messages.append)
     features = small.preprocess([["the " * 1000, "a"]])
