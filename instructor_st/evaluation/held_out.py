@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -59,10 +59,6 @@ class HeldOutReport:
         values = [getattr(score, metric) for score in self.scores if score.condition == condition]
         values = [value for value in values if value is not None]
         return statistics.fmean(values) if values else float("nan")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, for results.json."""
-        return {"scores": [asdict(score) for score in self.scores], "texts_per_second": self.texts_per_second}
 
 
 class HeldOutEvaluator(BaseEvaluator):
