@@ -47,7 +47,7 @@ class INSTRUCTOR(SentenceTransformer):
     instruction before the text and out of the pooling, windows of 512 tokens (the encoder's positions permitting)
     unless `processor_kwargs={"model_max_length": ...}` says otherwise.
 
-    Vectors equal those of `InstructorEmbedding` 1.0.1 to 1e-5 (float32), except where it lost the text:
+    Vectors equal those of `InstructorEmbedding` 1.0.1 to 1e-5 (float32), except where it lost the text or dropped a part:
 
     - An instruction that fills the window: it pooled the closing special token alone and never saw the text. Here the
       instruction is cut so that the text keeps its first token, with a warning.
