@@ -75,7 +75,13 @@ def parse_row(
     Raises:
         ValueError: If query or positive are missing, or a value has the wrong form; the message names `where`.
     """
-    values = {name: _read_cell(value) for name, value in record.items() if value is not None and value != ""}
+    # An empty cell means "none" (CSV has no other way), but an empty query or positive is a blank text.
+    texts = {*_QUERY, *_POSITIVE}
+    values = {
+        name: _read_cell(value)
+        for name, value in record.items()
+        if value is not None and (value != "" or name in texts)
+    }
     query_instruction = values.get("query_instruction", values.get("instruction", query_instruction))
     document_instruction = values.get("document_instruction", document_instruction)
     negatives = []

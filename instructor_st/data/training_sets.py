@@ -24,7 +24,8 @@ class TrainingData:
 
     Attributes:
         train: Training rows by task; rows of one task with different numbers of negatives are tasks of their own.
-        held_out: Evaluation rows by task; no query text of a task stands on both sides.
+        held_out: Evaluation rows by task; no query text of a task stands on both sides, unless the folder came split
+            that way (then the report counts them).
         report: What was read, left out (and why) and not used, with counts.
     """
 
@@ -71,6 +72,9 @@ def load_training_data(
     """
     if not 0 <= held_out_share < 1:
         raise ValueError(f"held_out_share must be from 0 to below 1, not {held_out_share}.")
+    for name, value in (("max_rows_per_task", max_rows_per_task), ("max_held_out_per_task", max_held_out_per_task)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be 1 or more, not {value}.")
     folder, report = Path(folder), Counter[str]()
 
     def read(part: Path) -> dict[str, list[Row]]:
@@ -79,6 +83,8 @@ def load_training_data(
 
     if (folder / "train").is_dir() and (folder / "held_out").is_dir():
         train, held_out = read(folder / "train"), read(folder / "held_out")
+        if shared := _count_shared_queries(train, held_out):
+            report["held-out rows whose query is trained on too"] = shared
     else:
         train, held_out = split_held_out(
             read(folder), share=held_out_share, max_per_task=max_held_out_per_task, seed=seed
@@ -143,6 +149,11 @@ def _build_task_dataset(task: str, rows: Sequence[Row]) -> Dataset:
     names = ["query", "positive", *(f"negative_{number}" for number in range(1, counts.pop() + 1))]
     columns = {name: [list(row.texts[place]) for row in rows] for place, name in enumerate(names)}
     return Dataset.from_dict({**columns, "label": _number_classes(rows)})
+
+
+def _count_shared_queries(train: RowsByTask, held_out: RowsByTask) -> int:
+    queries = {task: {row.query.text for row in rows} for task, rows in train.items()}
+    return sum(row.query.text in queries.get(task, ()) for task, rows in held_out.items() for row in rows)
 
 
 def _separate_negative_counts(rows_by_task: RowsByTask) -> dict[str, list[Row]]:

@@ -220,15 +220,16 @@ class DualEncoderConcat(InputModule):
         """Encode each distinct row once and hand every row its vector, `(batch, h_instruction)`."""
         rows = torch.stack([input_ids, attention_mask], dim=1)
         distinct, places = torch.unique(rows, dim=0, return_inverse=True)
-        if self._remembered is None or torch.is_grad_enabled():
+        remembered = self._remembered  # another thread's call may end meanwhile
+        if remembered is None or torch.is_grad_enabled():
             return self._encode_distinct(distinct)[places]
-        if len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.clear()
         keys = [tuple(ids[mask.bool()].tolist()) for ids, mask in distinct]
-        if new := [place for place, key in enumerate(keys) if key not in self._remembered]:
-            vectors = self._encode_distinct(distinct[new])
-            self._remembered.update(zip((keys[place] for place in new), vectors, strict=True))
-        return torch.stack([self._remembered[key] for key in keys])[places]
+        vectors = {key: remembered[key] for key in keys if key in remembered}
+        if new := [place for place, key in enumerate(keys) if key not in vectors]:
+            vectors.update(zip((keys[place] for place in new), self._encode_distinct(distinct[new]), strict=True))
+            if len(remembered) < _MAX_REMEMBERED:
+                remembered.update(vectors)
+        return torch.stack([vectors[key] for key in keys])[places]
 
     def _encode_distinct(self, rows: torch.Tensor) -> torch.Tensor:
         tokens = {"input_ids": rows[:, 0], "attention_mask": rows[:, 1]}

@@ -57,13 +57,13 @@ def test_places_are_file_and_line(tmp_path):
 
 
 def test_blank_rows_are_counted_and_unknown_columns_named(tmp_path):
-    lines = [ROW, {**ROW, "query": ["q: ", " \n"]}, {**ROW, "kind": "text"}]
+    lines = [ROW, {**ROW, "query": ["q: ", " \n"]}, {**ROW, "kind": "text"}, {"query": "a", "positive": ""}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     report = Counter()
     assert len(list(read_rows(tmp_path, report=report))) == 2
     assert report == {
         "rows read": 2,
-        "left out: blank query or positive": 1,
+        "left out: blank query or positive": 2,
         "column 'kind' of a.jsonl is not used": 1,
     }
 

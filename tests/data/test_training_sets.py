@@ -69,6 +69,7 @@ def test_folder_is_split_by_share_or_by_its_sub_folders(tmp_path):
     write_rows(tmp_path / "split" / "held_out" / "a.jsonl", 3)
     data = load_training_data(tmp_path / "split", held_out_share=0.5)
     assert (len(data.train["a"]), len(data.held_out["a"])) == (5, 3)
+    assert data.report["held-out rows whose query is trained on too"] == 3
 
 
 def test_cap_is_reported_and_drawn_by_seed(tmp_path):
@@ -95,5 +96,7 @@ def test_bad_options_and_empty_folders(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="held_out_share must be from 0 to below 1, not 1"):
         load_training_data(tmp_path, held_out_share=1)
+    with pytest.raises(ValueError, match="max_rows_per_task must be 1 or more, not 0"):
+        load_training_data(tmp_path, max_rows_per_task=0)
     with pytest.raises(ValueError, match="has no training row"):
         load_training_data(tmp_path)

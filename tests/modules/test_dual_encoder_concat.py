@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,6 +85,15 @@ def test_encode_runs_each_distinct_instruction_once_a_call(dual_model, monkeypat
         finally:
             weight.mul_(-1)
     assert np.abs(changed - together).max() > 1e-3
+
+
+def test_encode_from_several_threads(dual_model):
+    batches = [[[f"Represent number {n % 3} of {m}: ", f"text {n}"] for n in range(6)] for m in range(8)]
+    expected = [dual_model.encode(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(3):
+            for ours, alone in zip(threads.map(dual_model.encode, batches), expected, strict=True):
+                np.testing.assert_allclose(ours, alone, atol=1e-6)
 
 
 def test_gradients_are_those_of_two_plain_forwards(small):
