@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,9 +71,7 @@ class InstructionPrepend(Transformer):
 
     def _prepare(self) -> None:
         pin_text_modality(self)
-        self._instruction_lengths: dict[str, int] = {}
-        self._measured_tokenizer: Any = None
-        self._trailing_special_tokens = 0
+        self._meter: _InstructionMeter | None = None
         self._has_warned = False
         tokenizer: Any = self.tokenizer
         if tokenizer.truncation_side == "left":
@@ -139,51 +138,40 @@ class InstructionPrepend(Transformer):
         lengths: torch.Tensor,
     ) -> torch.Tensor:
         """Count the leading positions of each row that belong to its instruction, `(batch,)`."""
-        leading = torch.tensor(self._measure_instructions([pair.instruction for pair in pairs]))
+        meter = self._meter
+        if meter is None or not meter.belongs_to(self.tokenizer):
+            meter = self._meter = _InstructionMeter(self.tokenizer)
+        leading = torch.tensor(meter.count_leading_tokens([pair.instruction for pair in pairs]))
         leading[leading <= 1] = 0
-        content_ends = lengths - self._trailing_special_tokens
+        content_ends = lengths - meter.trailing_special_tokens
         for row in torch.nonzero((leading > 0) & (leading >= content_ends)).flatten().tolist():
             leading[row] = self._mend_row(
-                pairs[row], joined[row], input_ids, int(starts[row]), int(lengths[row]), int(leading[row])
+                meter, pairs[row], joined[row], input_ids, int(starts[row]), int(lengths[row]), int(leading[row])
             )
         return leading
 
-    def _measure_instructions(self, instructions: list[str]) -> list[int]:
-        """Count each instruction's own tokens with the leading special tokens, once a distinct instruction."""
-        tokenizer: Any = self.tokenizer
-        if self._measured_tokenizer is not tokenizer or len(self._instruction_lengths) > _MAX_CACHED_INSTRUCTIONS:
-            self._measured_tokenizer = tokenizer
-            self._instruction_lengths = {}
-            probe = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-            self._trailing_special_tokens = list(reversed(probe)).index(0)
-        new = [each for each in dict.fromkeys(instructions) if each not in self._instruction_lengths]
-        for instruction, ids in zip(new, self._tokenize([each.strip() for each in new]), strict=True):
-            self._instruction_lengths[instruction] = len(ids) - self._trailing_special_tokens
-        return [self._instruction_lengths[each] for each in instructions]
-
-    def _tokenize(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
-        """Tokenise texts whole, without the window."""
-        if not texts:
-            return []
-        tokenizer: Any = self.tokenizer
-        options = {"add_special_tokens": add_special_tokens, "truncation": False, "verbose": False}
-        return tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
-
     def _mend_row(
-        self, pair: InstructedText, joined: str, input_ids: torch.Tensor, start: int, length: int, leading: int
+        self,
+        meter: _InstructionMeter,
+        pair: InstructedText,
+        joined: str,
+        input_ids: torch.Tensor,
+        start: int,
+        length: int,
+        leading: int,
     ) -> int:
         """Keep at least one position of a row for the pooling when its instruction seems to reach the row's end.
 
         Three things look alike here: a text without tokens, a text whose first word merged with the instruction's last
         one, and an instruction that fills the window. Only the last one loses the text; its last token gives way.
         """
-        content_end = length - self._trailing_special_tokens
-        text_ids = self._tokenize([pair.text.strip()], add_special_tokens=False)[0]
+        content_end = length - meter.trailing_special_tokens
+        text_ids = meter.tokenize([pair.text.strip()], add_special_tokens=False)[0]
         if not text_ids:
-            return content_end if self._trailing_special_tokens else max(content_end - 1, 0)
+            return content_end if meter.trailing_special_tokens else max(content_end - 1, 0)
         if content_end < 1:
             return 0
-        if len(self._tokenize([joined])[0]) > length:
+        if len(meter.tokenize([joined])[0]) > length:
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning(
@@ -194,6 +182,41 @@ class InstructionPrepend(Transformer):
             position = start + content_end - 1
             input_ids.view(-1)[position] = text_ids[0]
         return content_end - 1
+
+
+class _InstructionMeter:
+    """Counts the tokens of instructions, each distinct one once, on a copy of the tokenizer.
+
+    Tokenizers keep truncation and padding as state. A call without them on the model's own tokenizer would break the
+    batch that another thread is just tokenising.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._source, self._vocabulary_size = tokenizer, len(tokenizer)
+        self._copy = copy.deepcopy(tokenizer)
+        self._lengths: dict[str, int] = {}
+        # The first call also settles the copy's state, before any other thread sees it.
+        probe = self._copy("a", return_special_tokens_mask=True, truncation=False, padding=False)
+        self.trailing_special_tokens: int = list(reversed(probe["special_tokens_mask"])).index(0)
+
+    def belongs_to(self, tokenizer: Any) -> bool:
+        """Whether this is the meter of that tokenizer as it is now."""
+        return self._source is tokenizer and self._vocabulary_size == len(tokenizer)
+
+    def tokenize(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
+        """Tokenise texts whole, without the window."""
+        options = {"add_special_tokens": add_special_tokens, "truncation": False, "padding": False, "verbose": False}
+        return self._copy(texts, **options)["input_ids"]  # type: ignore[no-any-return]
+
+    def count_leading_tokens(self, instructions: list[str]) -> list[int]:
+        """Count each instruction's own tokens with the special tokens before it."""
+        if len(self._lengths) > _MAX_CACHED_INSTRUCTIONS:
+            self._lengths = {}
+        lengths = self._lengths
+        if new := [each for each in dict.fromkeys(instructions) if each not in lengths]:
+            for instruction, ids in zip(new, self.tokenize([each.strip() for each in new]), strict=True):
+                lengths[instruction] = len(ids) - self.trailing_special_tokens
+        return [lengths[each] for each in instructions]
 
 
 def _locate_rows(features: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -278,6 +279,21 @@ def test_a_new_tokenizer_is_measured_anew(prepend_model, t5_model):
     module = copy.copy(prepend_model[0])
     module.__dict__ = dict(prepend_model[0].__dict__)
     assert module.preprocess([["Represent: ", "a"]])["instruction_mask"].sum() == 3  # [CLS] represent :
+    module.processor = copy.deepcopy(module.tokenizer)
+    module.tokenizer.add_tokens(["represent:"])
+    assert module.preprocess([["Represent: ", "a"]])["instruction_mask"].sum() == 2  # [CLS] represent:
+    module.tokenizer.add_tokens(["science:"])  # to the same tokenizer
+    assert module.preprocess([["Science: ", "a"]])["instruction_mask"].sum() == 2
     module.processor = t5_model.tokenizer
     count = len(t5_model.tokenizer("Represent:")["input_ids"]) - 1
     assert module.preprocess([["Represent: ", "a"]])["instruction_mask"].sum() == count
+
+
+def test_the_first_calls_may_come_from_several_threads():
+    module = INSTRUCTOR(T5, device="cpu")[0]
+    expected = module.preprocess(PAIRS)["instruction_mask"]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(40):
+            module._prepare()  # as freshly loaded
+            for features in threads.map(module.preprocess, [PAIRS] * 8):
+                assert torch.equal(features["instruction_mask"], expected)
