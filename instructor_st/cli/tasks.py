@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from instructor_st.tasks import TaskMetadata, get_task, get_tasks, load_catalog
+from instructor_st.tasks.catalog_counts import README_NAME, are_counts_current, write_counts
 from instructor_st.tasks.catalog_files import read_catalog_file, write_catalog_file
 from instructor_st.tasks.exemptions import apply_exemptions, read_exemptions
 from instructor_st.tasks.lint import Finding, lint_files
@@ -53,7 +54,7 @@ def add_task_commands(commands: Commands) -> None:
     lint.add_argument("files", nargs="*", type=Path, help="by default all files of the catalog")
     add_catalog_option(lint)
 
-    form = commands.add_parser("format", help="rewrite catalog files in the canonical form, and the index")
+    form = commands.add_parser("format", help="rewrite catalog files canonically, the index and the counts")
     form.set_defaults(run=_format)
     form.add_argument("files", nargs="*", type=Path, help="by default all files of the catalog")
     form.add_argument("--check", action="store_true", help="change nothing; exit code 1 if something would change")
@@ -128,6 +129,10 @@ def _lint(arguments: argparse.Namespace) -> int:
     if not arguments.files and not is_index_current(arguments.catalog):
         message = "the index is not that of the files; run `instructor-st tasks format`."
         findings.append(Finding(arguments.catalog, "-", 0, message))
+    # A broken file has no counts.
+    if not arguments.files and not findings and not are_counts_current(arguments.catalog):
+        message = f"the counts of {README_NAME} are not those of the files; run `instructor-st tasks format`."
+        findings.append(Finding(arguments.catalog, "-", 0, message))
     for finding in findings:
         print(finding)
     print(f"{len(findings)} findings in {len(files)} files", file=sys.stderr)
@@ -152,6 +157,11 @@ def _format(arguments: argparse.Namespace) -> int:
         str(folder / INDEX_NAME)
         for folder in folders
         if (not is_index_current(folder) if arguments.check else write_index(folder))
+    ]
+    changed += [
+        str(folder / README_NAME)
+        for folder in folders
+        if (not are_counts_current(folder) if arguments.check else write_counts(folder))
     ]
     for name in changed:
         print(f"{'would change' if arguments.check else 'changed'}: {name}")
