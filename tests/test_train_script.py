@@ -38,7 +38,7 @@ def launch(*arguments: str, processes: int = 1) -> subprocess.CompletedProcess[s
 def data(tmp_path_factory) -> Path:
     """Two tasks of 64 and 48 rows, so that batches of 16 divide on one and on two processes."""
     folder = tmp_path_factory.mktemp("data")
-    starter = load_starter_data(wordings=6)
+    starter = load_starter_data(wordings=6, max_rows_per_task=None)
     for family, count in (("intents", 64), ("retrieval", 48)):
         names = [task.name for task in get_tasks(family=family)]
         for part, rows_by_task in (("train", starter.train), ("held_out", starter.held_out)):

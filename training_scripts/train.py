@@ -15,7 +15,13 @@ from transformers import HfArgumentParser, set_seed
 
 from instructor_st import INSTRUCTOR, DualEncoderConcat, InstructionPrepend
 from instructor_st.bundled_model import find_bundled_model
-from instructor_st.data import TrainingData, build_train_dataset, load_starter_data, load_training_data
+from instructor_st.data import (
+    STARTER_ROWS_PER_TASK,
+    TrainingData,
+    build_train_dataset,
+    load_starter_data,
+    load_training_data,
+)
 from instructor_st.evaluation import HeldOutEvaluator, HeldOutReport, build_results, format_comparison, write_results
 from instructor_st.tasks import get_tasks
 from instructor_st.training import (
@@ -39,7 +45,8 @@ def load_model(base: str, architecture: str) -> INSTRUCTOR:
 def load_data(args: TrainArguments, *, verbose: bool) -> TrainingData:
     """Read the rows and say what was read and what was not."""
     if args.data is None:
-        data = load_starter_data(max_rows_per_task=args.max_rows_per_task, seed=args.seed)
+        rows = args.max_rows_per_task or STARTER_ROWS_PER_TASK
+        data = load_starter_data(max_rows_per_task=rows, seed=args.seed)
     else:
         data = load_training_data(
             args.data,

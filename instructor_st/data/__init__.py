@@ -3,10 +3,11 @@
 from instructor_st.data.labelled import LabelledTexts, read_labelled_texts
 from instructor_st.data.schema import Row, parse_row
 from instructor_st.data.sources import list_data_files, read_records, read_rows
-from instructor_st.data.starter import load_starter_data
+from instructor_st.data.starter import STARTER_ROWS_PER_TASK, load_starter_data
 from instructor_st.data.training_sets import TrainingData, build_train_dataset, load_training_data, split_held_out
 
 __all__ = [
+    "STARTER_ROWS_PER_TASK",
     "LabelledTexts",
     "Row",
     "TrainingData",

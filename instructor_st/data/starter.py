@@ -11,25 +11,28 @@ from instructor_st.data.training_sets import TrainingData
 from instructor_st.pairs import InstructedText
 from instructor_st.tasks import Example, TaskMetadata, get_tasks
 
-__all__ = ["load_starter_data"]
+__all__ = ["STARTER_ROWS_PER_TASK", "load_starter_data"]
+
+STARTER_ROWS_PER_TASK = 4
+"""What every task of the registry has, so that all weigh alike."""
 
 
 def load_starter_data(
     tasks: Iterable[TaskMetadata] | None = None,
     *,
-    wordings: int = 2,
-    max_rows_per_task: int | None = None,
+    wordings: int = 1,
+    max_rows_per_task: int | None = STARTER_ROWS_PER_TASK,
     seed: int = 0,
 ) -> TrainingData:
     """Make training rows of the registry's worked examples.
 
-    An example that is trained on stands under its task's instructions and under paraphrases of them drawn at random, so
-    that a model does not learn one wording; the held-out one stands under the instructions themselves.
+    An example that is trained on stands under its task's instructions and, with more than one wording, under paraphrases
+    of them drawn at random; the held-out one stands under the instructions themselves.
 
     Args:
         tasks: The tasks; all of the registry by default.
         wordings: Rows an example, each with another wording, from 1 (the instructions alone) to 6.
-        max_rows_per_task: Keep at most so many training rows a task, drawn at random.
+        max_rows_per_task: Keep at most so many training rows a task, drawn at random; `None` keeps all.
         seed: Of the draws.
 
     Returns:

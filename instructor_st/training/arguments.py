@@ -25,7 +25,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         data: A folder of rows (JSONL, CSV, Parquet; gzip too); by default the worked examples of the task registry.
         held_out_share: The share of each task to hold out for evaluation where the data are not split already.
         max_held_out_per_task: Hold out at most so many queries a task.
-        max_rows_per_task: Train on at most so many rows a task.
+        max_rows_per_task: Train on at most so many rows a task; by default all, and four a task of the starter mixture.
         query_instruction: The instruction of queries that bring none.
         document_instruction: The instruction of documents that bring none.
         temperature: The loss's temperature.
@@ -41,7 +41,9 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     data: str | None = field(default=None, metadata={"help": "A folder (or file) of rows."})
     held_out_share: float = field(default=0.1, metadata={"help": "Share of each task that is held out."})
     max_held_out_per_task: int = field(default=100, metadata={"help": "Cap on held-out queries a task."})
-    max_rows_per_task: int | None = field(default=None, metadata={"help": "Cap on training rows a task."})
+    max_rows_per_task: int | None = field(
+        default=None, metadata={"help": "Cap on training rows a task; the starter has 4 by default."}
+    )
     query_instruction: str = field(default="", metadata={"help": "Instruction of queries that bring none."})
     document_instruction: str = field(default="", metadata={"help": "Instruction of documents that bring none."})
     temperature: float = field(default=0.05, metadata={"help": "Temperature of the loss."})
@@ -49,7 +51,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         default="auto", metadata={"help": "auto, bfloat16 or float32.", "choices": ["auto", "bfloat16", "float32"]}
     )
     dropout: float | None = field(default=None, metadata={"help": "Overrides the model's dropout."})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the data."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows a process and step."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; a share of all steps if below 1."})

@@ -147,7 +147,7 @@ def test_review_from_export_to_accepted(capsys, catalog, tmp_path):
     assert "-> accepted" in output
     assert "Krippendorff's alpha over 2 tasks and 3 judges: verdict undefined (all alike)" in output
     changed = {name for name, content in snapshot(catalog).items() if before[name] != content}
-    assert changed == {"intents.yaml", "similarity.yaml", "index.jsonl"}
+    assert changed == {"intents.yaml", "similarity.yaml", "index.jsonl", "README.md"}
     assert main(["tasks", "list", "--state", "accepted", *options]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == names
     assert main(["tasks", "lint", *options]) == 0

@@ -19,9 +19,10 @@ def test_every_task_is_trained_on_and_holds_one_example_out(starter):
     names = {task.name for task in get_tasks()}
     assert set(starter.train) == set(starter.held_out) == names
     assert all(len(rows) == 1 for rows in starter.held_out.values())
-    for name, rows in starter.train.items():
-        assert len({row.query.text for row in rows}) == len(get_task(name).examples) - 1
-    assert set(starter.report) == {"rows read"}
+    assert all(len({row.query.text for row in rows}) == len(rows) == 4 for rows in starter.train.values())
+    left_out = sum(len(task.examples) - 1 - 4 for task in get_tasks())
+    assert starter.report["left out: more rows than max_rows_per_task"] == left_out
+    assert starter.report["rows read"] == sum(len(task.examples) for task in get_tasks())
 
 
 def test_no_held_out_text_is_trained_on(starter):
@@ -36,7 +37,7 @@ def test_no_held_out_text_is_trained_on(starter):
 def test_rows_are_the_examples_under_several_wordings():
     task = get_task("natural_questions")
     for wordings in (1, 3, 6):
-        data = load_starter_data([task], wordings=wordings)
+        data = load_starter_data([task], wordings=wordings, max_rows_per_task=None)
         by_query = defaultdict(list)
         for row in data.train[task.name]:
             by_query[row.query.text].append(row)
@@ -55,10 +56,11 @@ def test_rows_are_the_examples_under_several_wordings():
 
 
 def test_different_examples_get_different_wordings():
-    rows = load_starter_data([get_task("massive_intent")], wordings=2).train["massive_intent"]
+    options = {"wordings": 2, "max_rows_per_task": None}
+    rows = load_starter_data([get_task("massive_intent")], **options).train["massive_intent"]
     assert len(Counter(row.query.instruction for row in rows)) > 3
-    assert rows == load_starter_data([get_task("massive_intent")], wordings=2).train["massive_intent"]
-    assert rows != load_starter_data([get_task("massive_intent")], wordings=2, seed=1).train["massive_intent"]
+    assert rows == load_starter_data([get_task("massive_intent")], **options).train["massive_intent"]
+    assert rows != load_starter_data([get_task("massive_intent")], **options, seed=1).train["massive_intent"]
 
 
 def test_labels_go_along_and_a_cap_is_reported():
@@ -69,14 +71,15 @@ def test_labels_go_along_and_a_cap_is_reported():
     assert data.report["left out: more rows than max_rows_per_task"] == left_out
 
 
-def test_same_texts_under_other_instructions_have_other_answers(starter):
+def test_same_texts_under_other_instructions_have_other_answers():
+    starter = load_starter_data(max_rows_per_task=None)
     for task in get_tasks():
         for other in task.shares_texts_with:
             answers = [
                 {row.query.text: row.positive.text for row in starter.train[name]} for name in (task.name, other)
             ]
             shared = answers[0].keys() & answers[1].keys()
-            assert len(shared) >= 9
+            assert len(shared) >= 4
             assert all(answers[0][query] != answers[1][query] for query in shared)
 
 

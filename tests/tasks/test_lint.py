@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from instructor_st.tasks import TaskMetadata, get_tasks, load_catalog
+from instructor_st.tasks.catalog_counts import README_NAME, are_counts_current, find_sharing_groups
 from instructor_st.tasks.catalog_files import format_catalog_file
 from instructor_st.tasks.exemptions import apply_exemptions, read_exemptions
 from instructor_st.tasks.lint import RULES, lint_files, lint_tasks
@@ -294,11 +295,23 @@ def test_the_catalog_is_clean_but_for_a_list_that_only_shrinks():
 
 def test_the_catalog_is_what_it_is_meant_to_be():
     tasks = get_tasks()
-    assert len(tasks) == 60
-    assert sum(task.source.collection == "super_natural_instructions" for task in tasks) == 30
-    assert len({task.domain for task in tasks}) >= 15
+    drawn = [task for task in tasks if task.source.collection == "super_natural_instructions"]
+    assert len(load_catalog()) == len(tasks) == 330
+    assert len(drawn) == len({task.source.id for task in drawn}) == 300
+    assert len({task.source.category for task in drawn}) == 59
+    assert len({task.domain for task in tasks}) >= 30
     assert len({task.type for task in tasks}) == 18
-    assert len(load_catalog()) == len(tasks)
-    pairs = {frozenset((task.name, other)) for task in tasks for other in task.shares_texts_with}
-    assert len(pairs) == 4
-    assert all(len(task.examples) >= 8 for task in tasks)
+    assert len(find_sharing_groups(tasks)) >= 20
+    assert all(len(task.examples) >= 5 for task in tasks)
+
+
+def test_every_task_was_read_by_another_than_its_writer():
+    for task in get_tasks():
+        judges = {event.by for event in task.review.history if event.action == "judged"}
+        assert judges - set(task.authors), task.name
+        assert task.review.state in ("reviewed", "accepted"), task.name
+
+
+def test_the_readme_of_the_catalog_has_the_counts_of_its_files():
+    assert (CATALOG_FOLDER / README_NAME).exists()
+    assert are_counts_current()
