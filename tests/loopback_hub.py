@@ -1,4 +1,4 @@
-"""A Hub on 127.0.0.1 that serves model folders by the routes huggingface_hub downloads through."""
+"""A Hub on 127.0.0.1 that serves folders of models and data sets by the routes huggingface_hub downloads through."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class LoopbackHub:
     def answer(self, handler: BaseHTTPRequestHandler, *, with_body: bool) -> None:
         path = unquote(urlsplit(handler.path).path)
         self.requests.append(f"{handler.command} {path}")
-        parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        parts = path.strip("/").removeprefix("datasets/").split("/")
+        if parts[:2] in (["api", "models"], ["api", "datasets"]):
             folder = self.repositories.get("/".join(parts[2:4]))
             body = None if folder is None else json.dumps(self.describe("/".join(parts[2:4]), folder, parts)).encode()
             self.send(handler, body, {"Content-Type": "application/json"}, with_body, "RepoNotFound")

@@ -1,21 +1,20 @@
-"""Reading of row files: JSON Lines, CSV and Parquet, plain or gzipped."""
+"""Reading of row files: JSON Lines, CSV and Parquet, each plain or packed with gzip or zstd."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from instructor_st.data.packed_files import strip_packed
+from instructor_st.data.record_files import RECORD_SUFFIXES, is_record_file, read_record_file
 from instructor_st.data.schema import Row, parse_row
 
 __all__ = ["list_data_files", "read_records", "read_rows"]
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+# Rows that are there to be trained on may be of any length.
+_NO_LIMIT = 1 << 40
 
 
 def list_data_files(folder: str | Path) -> list[Path]:
@@ -32,11 +31,13 @@ def list_data_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} does not exist.")
+        raise FileNotFoundError(f"{folder} does not exist. Check the path; a relative one begins at {Path.cwd()}.")
     candidates = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [path for path in candidates if path.name.lower().endswith(_SUFFIXES)]
+    files = [path for path in candidates if is_record_file(path)]
     if not files:
-        raise FileNotFoundError(f"{folder} holds no row file; known are {', '.join(_SUFFIXES)}.")
+        raise FileNotFoundError(
+            f"{folder} holds no row file; known are {', '.join(RECORD_SUFFIXES)}, plain, .gz or .zst."
+        )
     return files
 
 
@@ -44,7 +45,7 @@ def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read a file record by record, without holding it in memory.
 
     Args:
-        path: A `.jsonl`, `.csv` (either may be `.gz`) or `.parquet` file.
+        path: A `.jsonl`, `.csv` or `.parquet` file, plain or packed (`.gz`, `.zst`).
 
     Yields:
         Where the record stands (`file:line`, for Parquet the row from 1) and its columns.
@@ -52,14 +53,9 @@ def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         ValueError: If a line is not a JSON object, or a CSV line has more cells than the header.
     """
-    path = Path(path)
-    if path.name.lower().endswith(".parquet"):
-        yield from _read_parquet(path)
-        return
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as lines:
-        is_csv = path.name.lower().removesuffix(".gz").endswith(".csv")
-        yield from (_read_csv if is_csv else _read_json_lines)(path, lines)
+    # A row may leave out its last negatives, so short CSV lines are filled.
+    for record in read_record_file(path, max_record_bytes=_NO_LIMIT, fill_short_rows=True):
+        yield record.where, dict(record.values)
 
 
 def read_rows(
@@ -87,7 +83,7 @@ def read_rows(
     """
     report = Counter() if report is None else report
     for path in list_data_files(folder):
-        task = path.name.lower().removesuffix(".gz").rsplit(".", 1)[0]
+        task = strip_packed(path.name.lower()).rsplit(".", 1)[0]
         for where, record in read_records(path):
             row = parse_row(
                 record,
@@ -102,34 +98,3 @@ def read_rows(
                 continue
             report["rows read"] += 1
             yield row
-
-
-def _read_json_lines(path: Path, lines: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not JSON ({error.msg}). One JSON object a line is expected.") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}:{number}: a JSON object is expected, not {type(record).__name__}.")
-        yield f"{path}:{number}", record
-
-
-def _read_csv(path: Path, lines: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(lines)
-    for record in reader:
-        if None in record:
-            raise ValueError(f"{path}:{reader.line_num}: more cells than the header has. Is a quote missing?")
-        yield f"{path}:{reader.line_num}", record
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow.parquet
-
-    number = 0
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-        for record in batch.to_pylist():
-            number += 1
-            yield f"{path}:{number}", record
