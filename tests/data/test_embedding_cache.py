@@ -84,6 +84,20 @@ def test_a_damaged_file_is_embedded_anew(tmp_path, damage):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_block_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(partial, path):
+        seen.append((partial.exists(), path.exists()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("instructor_st.data.embedding_cache.os.replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        embed(TEXTS, tmp_path, Embedder())
+    assert seen == [(True, False)]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_and_blocks_are_told_apart(tmp_path):
     embed(["text 1", "text 2"], tmp_path, Embedder())
     for texts, identity in ((["text 1", "text 2"], "n"), (["text 2", "text 1"], "m"), (["text 1"], "m")):

@@ -209,6 +209,22 @@ def test_a_text_of_several_classes_is_wrong_only_if_it_shares_none():
     assert find(tasks, scorer=scorer)[0]["tags"][0] == ("c",)
 
 
+def test_a_text_of_another_class_that_was_paired_with_the_query_is_not_taken():
+    linked = [f"l{number}" for number in range(8)]
+    tasks = {
+        "tags": [
+            TextPair("q", "r", (), "red"),
+            *(TextPair(text, "q") for text in linked),  # rows without a class
+            *(TextPair(text, f"{text}+", (), "blue") for text in linked),
+            TextPair("c", "d", (), "blue"),
+        ],
+        "topic": [TextPair(text, "q", (), "t") for text in (*linked, "c")],
+    }
+    assert find(tasks)[0]["tags"][0] == ("c",)
+    scorer = Scorer(lambda texts: np.array([[1, 0] if text != "c" else [0, 1] for text in texts]), "by hand")
+    assert find(tasks, scorer=scorer)[0]["tags"][0] == ("c",)
+
+
 def test_several_tasks_take_turns():
     names = [f"q{number}" for number in range(60)]
     tasks = {task: [TextPair(name, f"{task}-{name}", ("x", "y")) for name in names] for task in ("a", "b", "c")}

@@ -341,9 +341,18 @@ def test_best_places_are_looked_for_further_down_if_the_first_are_rejected_or_co
     scores = exact.astype(np.float32)
     rejecting = lambda places: np.where(places < 40, -np.inf, exact[places])  # noqa: E731
     assert find_best_places(scores, score=rejecting, wanted=2) == [40, 41]
+    assert find_best_places(scores[:42], score=rejecting, wanted=3) == [40, 41]
     texts = np.array([0] * 50 + [1] * 50 + [2])
     assert find_best_places(scores, score=lambda places: exact[places], wanted=3, text_numbers=texts) == [0, 50, 100]
     assert find_best_places(scores, score=lambda places: exact[places], wanted=4, text_numbers=texts) == [0, 50, 100]
+
+
+def test_a_place_is_taken_only_if_no_better_one_may_be_left_below():
+    # 0 and 1 are copies; the first look ends below 2, whose float32 score is too high beside 3's.
+    exact = np.array([0.500001, 0.5, 0.5 - 9e-6, 0.5 - 8e-6])
+    scores = np.array([0.500001, 0.5, 0.5 - 9e-6, 0.5 - 11e-6], dtype=np.float32)
+    texts = np.array([0, 0, 1, 2])
+    assert find_best_places(scores, score=lambda places: exact[places], wanted=2, text_numbers=texts) == [0, 3]
 
 
 @pytest.mark.parametrize("function", [pair_classes, pair_inputs_outputs])
