@@ -109,7 +109,7 @@ def test_errors_are_one_line(mixture, tmp_path, arguments, message):
 
 
 def test_the_mixture_in_the_repository_is_sound(monkeypatch, tmp_path):
-    from instructor_st.data.mixture import read_mixture
+    from instructor_st.data.building.mixture import read_mixture
 
     monkeypatch.setenv("INSTRUCTOR_DATA", str(tmp_path))
     mixture = read_mixture(MIXTURE_FILE)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from instructor_st.data import load_training_data, read_rows
-from instructor_st.data.mined_folder import mine_folder, plan_mining, write_mining_report
-from instructor_st.data.mining import MiningOptions
+from instructor_st.data.mining.folder import mine_folder, plan_mining, write_mining_report
+from instructor_st.data.mining.mine_task import MiningOptions
 from tests.conftest import MINILM, REPOSITORY
 
 OPTIONS = MiningOptions(num_negatives=2, range_min=0, relative_margin=None)

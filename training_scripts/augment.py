@@ -15,10 +15,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from instructor_st.data.augment_folder import RowFolder, augment_folder, check_output, read_row_folder
+from instructor_st.data.augmentation.folder import RowFolder, augment_folder, check_output, read_row_folder
+from instructor_st.data.augmentation.generation_cache import CachedGenerator
+from instructor_st.data.augmentation.text_generators import BackTranslator, Checkpoint, Paraphraser, Sampling
 from instructor_st.data.embedding_cache import load_scorer
-from instructor_st.data.generation_cache import CachedGenerator
-from instructor_st.data.text_generators import BackTranslator, Checkpoint, Paraphraser, Sampling
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -11,16 +11,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from instructor_st.data.build import BuildReport, build_mixture
-from instructor_st.data.manifest import write_manifest
-from instructor_st.data.mixture import Mixture, MixtureError, read_mixture
-from instructor_st.data.source_files import list_source_files
+from instructor_st.data.building import BuildReport, build_mixture
+from instructor_st.data.building.manifest import write_manifest
+from instructor_st.data.building.mixture import Mixture, MixtureError, read_mixture
+from instructor_st.data.sources.source_files import list_source_files
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mixture", type=Path, help="a YAML file; instructor_st/data/mixture.py documents every field")
+    parser.add_argument(
+        "mixture", type=Path, help="a YAML file; instructor_st/data/building/mixture.py documents every field"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--task", action="append", help="build this task only; may be repeated")
     parser.add_argument(

@@ -17,10 +17,10 @@ from transformers import HfArgumentParser
 
 from instructor_st import INSTRUCTOR, DualEncoderConcat, InstructionPrepend
 from instructor_st.bundled_model import find_bundled_model
-from instructor_st.data.mined_folder import MiningPlan, mine_folder, plan_mining, write_mining_report
-from instructor_st.data.mining import MiningOptions
-from instructor_st.data.mining_search import load_cross_encoder
-from instructor_st.data.mining_vectors import fingerprint_model
+from instructor_st.data.mining.folder import MiningPlan, mine_folder, plan_mining, write_mining_report
+from instructor_st.data.mining.mine_task import MiningOptions
+from instructor_st.data.mining.search import load_cross_encoder
+from instructor_st.data.mining.vectors import fingerprint_model
 
 
 @dataclass

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from instructor_st.data.row_files import read_records
 from instructor_st.data.schema import parse_row
-from instructor_st.data.sources import read_records
 
 __all__ = ["LabelKind", "LabelledTexts", "read_labelled_texts"]
 

@@ -7,11 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset, DatasetDict
-
+from instructor_st.data.row_files import read_rows
 from instructor_st.data.schema import Row
-from instructor_st.data.sources import read_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 __all__ = ["TrainingData", "build_train_dataset", "load_training_data", "split_held_out"]
 
@@ -139,10 +141,14 @@ def build_train_dataset(rows_by_task: RowsByTask) -> DatasetDict:
     Raises:
         ValueError: If the rows of a task have different numbers of negatives.
     """
+    from datasets import DatasetDict
+
     return DatasetDict({task: _build_task_dataset(task, rows) for task, rows in rows_by_task.items()})
 
 
 def _build_task_dataset(task: str, rows: Sequence[Row]) -> Dataset:
+    from datasets import Dataset
+
     counts = {len(row.negatives) for row in rows}
     if len(counts) > 1:
         raise ValueError(f"Task {task!r} has rows with {sorted(counts)} negatives; a data set needs one number.")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from instructor_st.data import Row
-from instructor_st.data.mining import MinedTask, MiningOptions, mine_task_negatives
+from instructor_st.data.mining.mine_task import MinedTask, MiningOptions, mine_task_negatives
 from instructor_st.pairs import InstructedText
 
 

@@ -14,9 +14,9 @@ from functools import partial
 
 import numpy as np
 
+from instructor_st.data.building.examples import ClassText, InputOutput, TextPair
+from instructor_st.data.building.pair_construction import pair_classes, pair_inputs_outputs
 from instructor_st.data.embedding_cache import Scorer
-from instructor_st.data.examples import ClassText, InputOutput, TextPair
-from instructor_st.data.pair_construction import pair_classes, pair_inputs_outputs
 
 
 def make_scorer(rows: int, dimension: int) -> Scorer:

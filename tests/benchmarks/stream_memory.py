@@ -20,8 +20,8 @@ TEXT = "A sentence of some words, with a letter like é and a number. " * 6
 READER = """
 import resource, sys
 from pathlib import Path
-from instructor_st.data.mixture import FileSource, MediSource, NaturalInstructionsSource
-from instructor_st.data.open_source import open_source
+from instructor_st.data.sources.specs import FileSource, MediSource, NaturalInstructionsSource
+from instructor_st.data.sources.open_source import open_source
 
 kind, path = sys.argv[1], Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
