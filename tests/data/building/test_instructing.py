@@ -46,6 +46,13 @@ def test_wordings_depend_on_the_row_and_the_seed_alone():
         assert instructions == ({"q1: "} if share == 0 else set(QUERY[1:]))
 
 
+def test_rows_of_a_symmetric_task_have_one_wording():
+    task = TASK.model_copy(update={"instructions": TASK.sides.model_copy(update={"document": TASK.sides.query})})
+    rows = instruct_pairs(PAIRS, task, share=0.5, seed=0)
+    assert all(len({text.instruction for text in row.texts}) == 1 for row in rows)
+    assert {row.query.instruction for row in rows} == set(QUERY)
+
+
 def mixture(**changes) -> Mixture:
     return Mixture(name="m", tasks=(TASK,), **changes)
 

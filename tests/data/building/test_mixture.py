@@ -78,6 +78,13 @@ tasks:{TASK}
         ("name: riddles", "name: a/b", r"task 'a/b', name: String should match pattern"),
         ("riddles.jsonl", "${NOWHERE}/x.jsonl", "the environment variable NOWHERE of .* is not set"),
         ("kind: pairs\n    columns: {positive: answer}", "kind: scored", "needs positive_score"),
+        ("{positive: answer}", "{positive: [answer, 3]}", r"columns, positive: .* expected, not \['answer', 3\]"),
+        (
+            "    kind:",
+            "    remove: {query: '(a'}\n    kind:",
+            r"remove, query: '\(a' is no regular expression: missing \)",
+        ),
+        ("    kind:", "    remove: {title: a}\n    kind:", "kind 'pairs' has no role title"),
         ("tasks:", "tasks: []\nothers:", "tasks: Tuple should have at least 1 item"),
     ],
 )

@@ -43,6 +43,39 @@ def test_kinds(kind, record, example):
     assert select(spec(kind), record) == ([example], [], Counter({"records read": 1}))
 
 
+def test_columns_together_stand_on_lines_of_their_own_and_say_nothing_twice():
+    task = spec("pairs", columns={"query": ["order", "material"]})
+    examples, bad, _ = select(
+        task,
+        {"order": "Sort.", "material": "b a", "positive": "a b"},
+        {"order": "Sing.", "material": "Sing.", "positive": "la"},
+        {"order": "Wait.", "material": None, "positive": "..."},
+        {"order": " ", "material": "", "positive": "nothing"},
+        {"order": "Sort.", "material": ["b", "a"], "positive": "a b"},
+    )
+    assert [example.query for example in examples] == ["Sort.\nb a", "Sing.", "Wait."]
+    assert [str(each) for each in bad] == [
+        "x.jsonl:4: no columns 'order', 'material' (the record has material, order, positive)",
+        "x.jsonl:5: column 'material' is no text (it holds list)",
+    ]
+
+
+def test_what_a_pattern_matches_is_taken_out_of_its_role_alone():
+    remove = {"query": r"^Summarise: |\nTL;DR:\Z", "negative": "^Wrong: "}
+    record = {"query": "Summarise: Summarise: it.\nTL;DR:", "positive": "Summarise: no."}
+    examples, bad, _ = select(
+        spec("pairs", remove=remove),
+        {**record, "negative": "Wrong: never."},
+        {**record, "negative": ["Wrong: 1", "2"]},
+        {**record, "query": 3},
+    )
+    assert [example.texts for example in examples] == [
+        ("Summarise: it.", "Summarise: no.", "never."),
+        ("Summarise: it.", "Summarise: no.", "1", "2"),
+    ]
+    assert [each.reason for each in bad] == ["column 'query' is no text"]
+
+
 def test_scores():
     examples, bad, _ = select(
         spec("scored", positive_score=4),
