@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, T5
 from tests.loopback_hub import serve_hub
+from tests.toy_translation import get_translators
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,13 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    with serve_hub({"hkunlp/instructor-large": Path(T5)}) as hub:
+    forward, backward = get_translators(tmp_path_factory.getbasetemp())
+    models = {
+        "hkunlp/instructor-large": Path(T5),
+        "Helsinki-NLP/opus-mt-en-de": forward,
+        "Helsinki-NLP/opus-mt-de-en": backward,
+    }
+    with serve_hub(models) as hub:
         yield {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
