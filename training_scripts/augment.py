@@ -5,8 +5,9 @@
     python training_scripts/augment.py --data ROWS --output FOLDER --paraphrase MODEL
 
 ROWS is a folder as build_data.py writes it (what is held out stays as it is), or any folder that train.py reads. FOLDER
-gets `train/` (a Parquet file a task, the original rows included), `held_out/` and a report. Stop it at any moment and
-start it again: it goes on where it was. `training_scripts/train.py --data FOLDER` trains on the outcome.
+gets `train/` (a Parquet file a task, the original rows included), `held_out/` and a report; what build_data.py says of
+its rows in `manifest.json` is carried along. Stop it at any moment and start it again: it goes on where it was.
+`training_scripts/train.py --data FOLDER` trains on the outcome.
 """
 
 from __future__ import annotations

@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 from instructor_st.data.building import BuildReport, build_mixture
+from instructor_st.data.building.contamination import list_evaluation_sources
 from instructor_st.data.building.manifest import write_manifest
 from instructor_st.data.building.mixture import Mixture, MixtureError, read_mixture
+from instructor_st.data.building.mteb_texts import is_mteb_name
 from instructor_st.data.sources.source_files import list_source_files
 
 
@@ -26,7 +28,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--task", action="append", help="build this task only; may be repeated")
     parser.add_argument(
-        "--evaluation-texts", type=Path, action="append", help="a file or folder whose texts must not be trained on"
+        "--evaluation-texts",
+        action="append",
+        help="a file or folder whose texts must not be trained on, or mteb:TASK, an mteb task by its name; may be repeated",
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first record that cannot be used")
     parser.add_argument("--dry-run", action="store_true", help="read the mixture, look for its sources, write nothing")
@@ -50,6 +54,8 @@ def show_plan(mixture: Mixture) -> None:
         size = f"{sum(file.bytes for file in files) / 1e6:.1f} MB in {len(files)} file(s)" if files else "no local file"
         print(f"{task.name}: {task.kind}, at most {task.max_rows} rows, {size}")
         print(f"  {task.sides.query.instruction!r} / {task.sides.document.instruction!r}")
+    for source in list_evaluation_sources(mixture.evaluation_texts):
+        print(f"evaluation set {source.evaluation_set}: {source.name} at {source.version}")
     print(f"{len(mixture.tasks)} tasks. Nothing was written (dry run).")
 
 
@@ -69,7 +75,8 @@ def main() -> None:
     arguments = parse_arguments()
     try:
         mixture = pick_tasks(read_mixture(arguments.mixture), arguments.task)
-        texts = (*mixture.evaluation_texts, *(path.resolve() for path in arguments.evaluation_texts or ()))
+        more = (text if is_mteb_name(text) else Path(text).resolve() for text in arguments.evaluation_texts or ())
+        texts = (*mixture.evaluation_texts, *more)
         mixture = mixture.model_copy(update={"evaluation_texts": texts})
         if arguments.dry_run:
             show_plan(mixture)

@@ -1,8 +1,9 @@
 """Give training rows hard negatives: `python training_scripts/mine_negatives.py --data FOLDER --output FOLDER`.
 
 Each task is searched with the model for texts that look right for a query and are not. The output folder gets a Parquet
-file a task, the held-out rows as they are, `mining_report.json` and `mining_report.md`. Stop it at any moment and start
-it again: it goes on with the task it was at. `training_scripts/train.py --data FOLDER` trains on the outcome.
+file a task, the held-out rows as they are, `mining_report.json` and `mining_report.md`; what build_data.py says of its
+rows in `manifest.json` is carried along. Stop it at any moment and start it again: it goes on with the task it was at.
+`training_scripts/train.py --data FOLDER` trains on the outcome.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def show_plan(plan: MiningPlan) -> None:
         wordings = {row.positive.instruction for row in task.rows}
         todo = "to be mined" if task.counts is None else "there already"
         print(f"{task.task}: {len(task.rows)} rows, {len(documents)} documents, {len(wordings)} wording(s); {todo}")
-    print(f"{len(plan.copies)} held-out file(s) to copy, {len(plan.outdated)} file(s) of earlier runs to remove.")
+    print(
+        f"{len(plan.output.copies)} held-out file(s) to copy, {len(plan.outdated)} file(s) of earlier runs to remove."
+    )
     print(f"{len(plan.tasks)} tasks. Nothing was written (dry run).")
 
 
@@ -67,7 +70,7 @@ def show_counts(counts: Counter[str], plan: MiningPlan, seconds: float) -> None:
     for what, count in sorted((Counter(plan.read) + counts).items()):
         print(f"{count:>9}  {what}")
     done = sum(task.counts is not None for task in plan.tasks)
-    print(f"{len(plan.tasks)} tasks are in {plan.output} ({done} were there already); {seconds:.1f} s.")
+    print(f"{len(plan.tasks)} tasks are in {plan.output.folder} ({done} were there already); {seconds:.1f} s.")
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""One row of training data: a query, a positive and any number of hard negatives, each with its instruction."""
+"""Rows of training data: pairs with hard negatives, graded pairs, texts with a class; each text with its instruction."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from instructor_st.pairs import InstructedText, parse_input
 
-__all__ = ["Row", "parse_row"]
+__all__ = ["ClassRow", "GradedRow", "Row", "TrainingRow", "parse_row", "parse_training_row"]
 
 _QUERY = ("query", "anchor")
 _POSITIVE = ("positive", "pos")
@@ -33,6 +34,7 @@ class Row:
         task: The name of its task; a batch holds rows of one task.
         label: A class that the query and the positive share; rows of one class are not each other's negatives.
         ignored: Names of columns that mean nothing here, for the report.
+        scores: A teacher's scores of the positive and of each negative, to be distilled.
     """
 
     query: InstructedText
@@ -41,11 +43,114 @@ class Row:
     task: str
     label: str | None = None
     ignored: tuple[str, ...] = ()
+    scores: tuple[float, ...] | None = None
 
     @property
     def texts(self) -> tuple[InstructedText, ...]:
         """Query, positive and negatives, in loss order."""
         return (self.query, self.positive, *self.negatives)
+
+
+@dataclass(frozen=True)
+class GradedRow:
+    """Two texts and how similar they are.
+
+    Attributes:
+        a: The first text.
+        b: The second text.
+        score: Their similarity, on any scale that is the same for the whole task.
+        task: The name of its task.
+        ignored: Names of columns that mean nothing here, for the report.
+    """
+
+    a: InstructedText
+    b: InstructedText
+    score: float
+    task: str
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[InstructedText, ...]:
+        """Both texts."""
+        return (self.a, self.b)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A text and its class.
+
+    Attributes:
+        text: The text.
+        label: Its class.
+        task: The name of its task.
+        ignored: Names of columns that mean nothing here, for the report.
+    """
+
+    text: InstructedText
+    label: str
+    task: str
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[InstructedText, ...]:
+        """The text alone."""
+        return (self.text,)
+
+
+TrainingRow = Row | GradedRow | ClassRow
+
+
+def parse_training_row(
+    record: Mapping[str, Any],
+    where: str,
+    *,
+    task: str,
+    query_instruction: str = "",
+    document_instruction: str = "",
+) -> TrainingRow:
+    """Read one record of any kind of training rows.
+
+    A record with `a`, `b` and `score` is a graded pair, one with `input` (or `text`) and `label` and no query a text with
+    its class, any other is for `parse_row`. Both sides of a graded pair, and a text with a class, take the query's
+    instruction if they bring none, the second of a pair the document's if there is one.
+
+    Args:
+        record: Column names and values.
+        where: `file:line`, for the errors.
+        task: The task's name if the record has no `task`.
+        query_instruction: The instruction of texts that bring none.
+        document_instruction: The instruction of documents that bring none.
+
+    Returns:
+        The row.
+
+    Raises:
+        ValueError: If a value is missing or has the wrong form; the message names `where`.
+    """
+    values = {name: _read_cell(value) for name, value in record.items() if value is not None}
+    instruction = str(values.get("query_instruction", values.get("instruction", query_instruction)))
+    other = str(values.get("document_instruction", document_instruction)) or instruction
+    name = str(values.get("task", task))
+    is_pair = any(column in values for column in (*_QUERY, *_POSITIVE))
+    if {"a", "b", "score"} <= values.keys() and not is_pair:
+        return GradedRow(
+            a=_read_text(values["a"], instruction, f"{where}, column 'a'"),
+            b=_read_text(values["b"], other, f"{where}, column 'b'"),
+            score=_read_number(values["score"], f"{where}, column 'score'"),
+            task=name,
+            ignored=_list_ignored(record, {"a", "b", "score"}),
+        )
+    text = next((column for column in ("input", "text") if column in values), None)
+    if text is not None and values.get("label") not in (None, "") and not is_pair:
+        return ClassRow(
+            text=_read_text(values[text], instruction, f"{where}, column {text!r}"),
+            label=str(values["label"]),
+            task=name,
+            ignored=_list_ignored(record, {text, "label"}),
+        )
+    return parse_row(
+        record, where, task=task, query_instruction=query_instruction, document_instruction=document_instruction
+    )
 
 
 def parse_row(
@@ -87,7 +192,7 @@ def parse_row(
     negatives = []
     for name in sorted((name for name in values if _NEGATIVE.fullmatch(name)), key=_order_negatives):
         negatives += _read_negatives(values[name], document_instruction, f"{where}, column {name!r}")
-    known = {*_QUERY, *_POSITIVE, *_INSTRUCTION_COLUMNS, "task", "label"}
+    known = {*_QUERY, *_POSITIVE, "label", "scores"}
     label = values.get("label")
     return Row(
         query=_read_text(_pick(values, _QUERY, where), query_instruction, f"{where}, column 'query'"),
@@ -95,8 +200,38 @@ def parse_row(
         negatives=tuple(negatives),
         task=str(values.get("task", task)),
         label=None if label is None else str(label),
-        ignored=tuple(name for name in record if name not in known and not _NEGATIVE.fullmatch(name)),
+        ignored=tuple(name for name in _list_ignored(record, known) if not _NEGATIVE.fullmatch(name)),
+        scores=_read_scores(values.get("scores"), 1 + len(negatives), f"{where}, column 'scores'"),
     )
+
+
+def _list_ignored(record: Mapping[str, Any], used: set[str]) -> tuple[str, ...]:
+    return tuple(name for name in record if name not in used | {*_INSTRUCTION_COLUMNS, "task"})
+
+
+def _read_number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(f"{where}: {value!r} is no number.")
+    return number
+
+
+def _read_scores(value: Any, count: int, where: str) -> tuple[float, ...] | None:
+    if isinstance(value, str) and value:
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise ValueError(f"{where}: {value!r} is no list of numbers.") from None
+    if value is None or value == "":
+        return None
+    if not isinstance(value, (list, tuple)) or len(value) != count:
+        raise ValueError(
+            f"{where}: a number for the positive and for each negative is expected ({count}), not {value!r}."
+        )
+    return tuple(_read_number(each, where) for each in value)
 
 
 def _pick(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
@@ -105,8 +240,8 @@ def _pick(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
             return values[name]
     if {"text", "label"} <= values.keys() or {"input", "label"} <= values.keys():
         raise ValueError(
-            f"{where}: this is a class row (a text and its label), not a pair. Pair each text with another one of its "
-            f"class first, so that the row reads {_FORM}."
+            f"{where}: this is a text with its class, and pairs are wanted here. training_scripts/build_data.py pairs each "
+            f"text with another one of its class; a row then reads {_FORM}."
         )
     raise ValueError(f"{where}: no {names[0]!r} among the columns {sorted(values)}. A row reads {_FORM}.")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instructor_st.data.schema import Row
 
-__all__ = ["hash_file", "write_rows"]
+__all__ = ["count_rows", "hash_file", "write_rows"]
 
 
 def write_rows(path: str | Path, rows: Sequence[Row]) -> str:
@@ -46,6 +46,20 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> str:
     finally:
         partial.unlink(missing_ok=True)
     return digest
+
+
+def count_rows(path: str | Path) -> int:
+    """Count the rows of a Parquet file, without reading them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        How many there are.
+    """
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(Path(path)).num_rows)
 
 
 def hash_file(path: str | Path) -> str:

@@ -1,6 +1,9 @@
 """Peak memory of reading a source, against the size of its file; a subprocess reads, so that nothing else is counted.
 
-python tests/benchmarks/stream_memory.py [--gigabytes 0.5] [--kinds jsonl csv jsonl.gz jsonl.zst parquet medi sni long-line]
+The kind `build` builds a mixture of one text-to-text task from JSON Lines: reading, the draw, cleaning, the bundled scoring
+model, pair construction, shards.
+
+python tests/benchmarks/stream_memory.py [--gigabytes 0.5] [--kinds jsonl csv jsonl.gz jsonl.zst parquet medi sni long-line build]
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = ("jsonl", "csv", "jsonl.gz", "jsonl.zst", "parquet", "medi", "sni", "long-line")
+KINDS = ("jsonl", "csv", "jsonl.gz", "jsonl.zst", "parquet", "medi", "sni", "long-line", "build")
 TEXT = "A sentence of some words, with a letter like é and a number. " * 6
 READER = """
 import resource, sys
@@ -32,7 +35,15 @@ elif kind == "sni":
 else:
     source = FileSource(files=path)
 bad = []
-good = sum(1 for _ in open_source(source, on_bad=bad.append))
+if kind == "build":
+    from instructor_st.data.building import Mixture, build_mixture
+    task = {"name": "memory", "source": source, "kind": "text_to_text", "instructions": {"query": "Represent: "}}
+    task["columns"] = {"input": "query", "output": "positive"}
+    report = build_mixture(Mixture(name="memory", tasks=[task]), path.parent / "out", show_progress_bar=False)
+    good = report.totals["records read"]
+    assert report.results[0].train_rows > 1000
+else:
+    good = sum(1 for _ in open_source(source, on_bad=bad.append))
 print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, good, len(bad))
 """
 
@@ -66,6 +77,11 @@ def generate_lines(kind: str, gigabytes: float) -> Iterator[str]:
         for _ in count_up(gigabytes):
             yield f",\n{item}"
         yield "]" if kind == "medi" else "]}"
+    elif kind == "build":
+        for number in count_up(gigabytes):
+            # Texts that differ throughout, or all but one would be near duplicates.
+            query, positive = (" ".join(f"{(number + 7) * word * side}" for word in range(1, 60)) for side in (3, 5))
+            yield json.dumps({"query": query, "positive": positive}) + "\n"
     else:
         for number in count_up(gigabytes):
             yield json.dumps({"number": number, "query": TEXT, "positive": TEXT}, ensure_ascii=False) + "\n"
@@ -76,7 +92,9 @@ def write_file(kind: str, gigabytes: float, folder: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    name = {"medi": "medi-data.json", "sni": "tasks/task1.json", "long-line": "long.jsonl"}.get(kind, f"rows.{kind}")
+    name = {"medi": "medi-data.json", "sni": "tasks/task1.json", "long-line": "long.jsonl", "build": "build.jsonl"}.get(
+        kind, f"rows.{kind}"
+    )
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     if kind == "parquet":

@@ -51,7 +51,7 @@ def test_csv_cells():
         ({"query": 5, "positive": "b"}, "f:7, column 'query': Cannot embed 5"),
         ({"query": "a", "positive": ["i", "t", "u"]}, "f:7, column 'positive': Cannot embed"),
         ({"query": "a", "positive": "b", "negative_1": [1, 2]}, "f:7, column 'negative_1': Cannot embed 1"),
-        ({"text": "a", "label": "x"}, "f:7: this is a class row"),
+        ({"text": "a", "label": "x"}, "f:7: this is a text with its class"),
     ],
 )
 def test_errors_name_the_place(record, message):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instructor_st.atomic_files import write_text, write_texts
+from instructor_st.atomic_files import write_texts
 from instructor_st.data.augmentation.augment_rows import augment_rows, normalize_text
 from instructor_st.data.augmentation.text_generators import TextGenerator
+from instructor_st.data.building.manifest_steps import ManifestStep, read_manifest, write_step
 from instructor_st.data.embedding_cache import Scorer
 from instructor_st.data.row_files import read_rows
+from instructor_st.data.row_folder import OutputFolder, check_output_place
 from instructor_st.data.schema import Row
-from instructor_st.data.shards import hash_file, write_rows
 from instructor_st.data.sources.record_files import list_data_files
 
 __all__ = [
@@ -53,6 +51,7 @@ class RowFolder:
         held_out_files: Their files.
         is_split: Whether the folder has `train/` and `held_out/`.
         counts: What was read and left out.
+        manifest: What the folder says it is made of, if it does (see `read_manifest`).
     """
 
     folder: Path
@@ -61,6 +60,7 @@ class RowFolder:
     held_out_files: Sequence[Path]
     is_split: bool
     counts: Counter[str]
+    manifest: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,10 @@ def read_row_folder(folder: str | Path, *, query_instruction: str = "", document
 
     Raises:
         FileNotFoundError: If there is nothing to read.
-        ValueError: If a record is not a row, or there is no row.
+        ValueError: If a record is not a row, there is no row, or the manifest cannot be read.
     """
     folder = Path(folder)
+    manifest = read_manifest(folder)
 
     def read(part: Path, report: Counter[str]) -> Iterator[Row]:
         return read_rows(
@@ -123,7 +124,7 @@ def read_row_folder(folder: str | Path, *, query_instruction: str = "", document
         raise ValueError(f"{folder} has no row to augment. Read: {dict(counts)}.")
     held_out_files = list_data_files(folder / "held_out") if is_split else []
     held_out = list(read(folder / "held_out", Counter())) if is_split else []
-    return RowFolder(folder, dict(sorted(tasks.items())), held_out, held_out_files, is_split, counts)
+    return RowFolder(folder, dict(sorted(tasks.items())), held_out, held_out_files, is_split, counts, manifest)
 
 
 def augment_folder(
@@ -137,7 +138,7 @@ def augment_folder(
     show_progress_bar: bool = True,
     **rules: Any,
 ) -> AugmentationReport:
-    """Augment a folder: `train/TASK.parquet`, `held_out/` as it was, `augmentation_report.json` and `.md`.
+    """Augment a folder: `train/TASK.parquet`, `held_out/` as it was, `augmentation_report.json` and `.md`, a manifest.
 
     A task's new rows depend on its rows, the held-out texts, the generator, the scorer and the rules. A run that was
     stopped at any moment goes on with the task it was at, and what it leaves is, byte for byte, what an undisturbed run
@@ -157,28 +158,27 @@ def augment_folder(
         What became of each task.
 
     Raises:
-        FileExistsError: If the output folder holds something that was not made here, or lies in the rows' folder.
+        OutputFolderError: If the output folder holds something that was not made here, or lies in the rows' folder.
         ValueError: If a rule is out of range.
     """
     from tqdm.auto import tqdm
 
     output = Path(output)
     check_output(output, rows.folder)
-    run = _Run(output, generator, json.loads(identity), scorer, only_new, rules, _find_held_out_texts(rows))
+    target = _prepare_output(rows, output, only_new=only_new)
+    run = _Run(target, generator, json.loads(identity), scorer, only_new, rules, _find_held_out_texts(rows))
     tasks: dict[str, Mapping[str, int]] = {}
     made: list[str] = []
     with tqdm(total=sum(map(len, rows.tasks.values())), unit="row", disable=not show_progress_bar) as bar:
         for task, own in rows.tasks.items():
             bar.set_description(task)
-            known = run.read_counts(task, own)
+            known = target.read_counts(task, fingerprint=run.fingerprint(own))
             if known is None:
                 tasks[task] = run.augment(task, own, bar)
                 made.append(task)
             else:
                 tasks[task] = known
                 bar.update(len(own))
-    _copy_held_out(rows, output, only_new=only_new)
-    run.remove_strays(tasks)
     report = AugmentationReport(
         settings=run.settings,
         tasks=tasks,
@@ -188,6 +188,7 @@ def augment_folder(
         kept=tuple(task for task in tasks if task not in made),
     )
     _write_report(report, output)
+    _write_manifest(rows, report, target)
     return report
 
 
@@ -199,12 +200,9 @@ def check_output(output: Path, folder: Path) -> None:
         folder: Where the rows are.
 
     Raises:
-        FileExistsError: If the output folder holds something that was not made here, or lies in the rows' folder.
+        OutputFolderError: If the output folder holds something that was not made here, or lies in the rows' folder.
     """
-    if output.resolve().is_relative_to(folder.resolve()):
-        raise FileExistsError(f"{output} lies in {folder}, whose rows would then be read again. Name another folder.")
-    if output.is_dir() and any(output.iterdir()) and not (output / _STATE).is_dir():
-        raise FileExistsError(f"{output} holds other files. Name a new folder, or one that augmentation has made.")
+    check_output_place(output, folder, state=_STATE)
 
 
 def format_augmentation_report(report: AugmentationReport) -> str:
@@ -248,7 +246,7 @@ def format_augmentation_report(report: AugmentationReport) -> str:
 class _Run:
     """What all tasks of a run share."""
 
-    output: Path
+    output: OutputFolder
     generator: TextGenerator
     generator_settings: Mapping[str, Any]
     scorer: Scorer | None
@@ -266,7 +264,7 @@ class _Run:
         }
 
     def augment(self, task: str, rows: Sequence[Row], bar: Any) -> dict[str, int]:
-        """Write a task's shard, then its counts: a shard without counts is made anew."""
+        """Augment a task and write it; its counts."""
         report: Counter[str] = Counter()
         augmented: list[Row] = []
         for start in range(0, len(rows), _CHUNK):
@@ -282,39 +280,23 @@ class _Run:
                 **self.rules,
             )
             bar.update(len(chunk))
-        digest = write_rows(self.find_shard(task), augmented)
-        counts = dict(sorted(report.items()))
-        state = {"fingerprint": self.fingerprint(rows), "sha256": digest, "counts": counts}
-        write_text(self.find_state(task), json.dumps(state, indent=1))
-        return counts
-
-    def read_counts(self, task: str, rows: Sequence[Row]) -> dict[str, int] | None:
-        """The counts of an earlier run, if it was of the same rows and rules and its shard is as it was written."""
-        try:
-            state = json.loads(self.find_state(task).read_text(encoding="utf-8"))
-            if state["fingerprint"] != self.fingerprint(rows) or state["sha256"] != hash_file(self.find_shard(task)):
-                return None
-            return dict(state["counts"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return self.output.write_task(task, augmented, fingerprint=self.fingerprint(rows), counts=report)
 
     def fingerprint(self, rows: Sequence[Row]) -> str:
         """Hash all that the new rows of a task depend on."""
         content = [_FORMAT, self.settings, sorted(self.forbidden), [(*row.texts, row.task, row.label) for row in rows]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def find_shard(self, task: str) -> Path:
-        return self.output / "train" / f"{_name_file(task)}.parquet"
 
-    def find_state(self, task: str) -> Path:
-        return self.output / _STATE / "tasks" / f"{_name_file(task)}.json"
-
-    def remove_strays(self, tasks: Mapping[str, object]) -> None:
-        """Take away the shards of tasks that there are no longer, and what a killed run left half written."""
-        wanted = {self.find_shard(task) for task in tasks}
-        for path in (self.output / "train").glob("*.parquet*"):
-            if path not in wanted:
-                path.unlink()
+def _prepare_output(rows: RowFolder, output: Path, *, only_new: bool) -> OutputFolder:
+    """Make the folder ready: what is held out copied, what is outdated gone."""
+    files = [] if only_new else rows.held_out_files
+    copies = {path: output / path.relative_to(rows.folder) for path in files}
+    target = OutputFolder(output, _STATE, "train", tuple(rows.tasks), copies)
+    outdated = target.find_outdated()
+    target.check_row_files(outdated)
+    target.prepare(outdated)
+    return target
 
 
 def _find_held_out_texts(rows: RowFolder) -> frozenset[str]:
@@ -334,27 +316,19 @@ def _write_report(report: AugmentationReport, output: Path) -> None:
     write_texts({name.with_suffix(".json"): data, name.with_suffix(".md"): format_augmentation_report(report)})
 
 
-def _copy_held_out(rows: RowFolder, output: Path, *, only_new: bool) -> None:
-    files = [] if only_new else [path.relative_to(rows.folder) for path in rows.held_out_files]
-    for path in (output / "held_out").rglob("*"):
-        if path.is_file() and path.relative_to(output) not in files:
-            path.unlink()
-    for file in files:
-        copy = output / file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        partial = copy.with_name(f"{copy.name}.partial")
-        shutil.copyfile(rows.folder / file, partial)
-        os.replace(partial, copy)
-    if not files:
-        shutil.rmtree(output / "held_out", ignore_errors=True)
-
-
-def _name_file(task: str) -> str:
-    """A task's name as a file's; one that has to be changed gets a hash, so that two stay two."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", task)[:100]
-    if name == task:
-        return name
-    return f"{name}-{hashlib.blake2b(task.encode(), digest_size=4).hexdigest()}"
+def _write_manifest(rows: RowFolder, report: AugmentationReport, output: OutputFolder) -> None:
+    generator = report.settings["generator"]
+    models = {role: part["model"] for role, part in generator.items() if isinstance(part, Mapping)}
+    step = ManifestStep(
+        step="augment",
+        models={**models, **({"scorer": report.settings["scorer"]} if report.settings["scorer"] else {})},
+        options={**report.settings["rules"], "only_new": report.settings["only_new"]},
+        counts=dict(sorted(report.totals.items())),
+        rows_in=sum(map(len, rows.tasks.values())),
+        details={"generator": generator},
+    )
+    shards = {task: output.find_shard(task) for task in output.tasks}
+    write_step(rows.manifest, step, data=rows.folder, output=output.folder, shards=shards)
 
 
 def _count_rejected(counts: Mapping[str, int]) -> int:

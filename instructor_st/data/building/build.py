@@ -14,7 +14,12 @@ from tqdm.auto import tqdm
 
 from instructor_st.atomic_files import write_text
 from instructor_st.data.building.cleaning import clean_examples
-from instructor_st.data.building.contamination import EvaluationTexts
+from instructor_st.data.building.contamination import (
+    EvaluationSet,
+    EvaluationSource,
+    EvaluationTexts,
+    list_evaluation_sources,
+)
 from instructor_st.data.building.examples import ClassText, Example, InputOutput, ScoredPair, TextPair
 from instructor_st.data.building.instructing import instruct_pairs, split_pairs
 from instructor_st.data.building.instruction_negatives import find_instruction_negatives
@@ -29,7 +34,7 @@ from instructor_st.data.sources.source_files import SourceFile, list_source_file
 
 __all__ = ["BuildReport", "TaskResult", "build_mixture"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the same mixture would give other rows than before."""
 _SCORED_KINDS = ("classes", "text_to_text")
 _MAX_BAD_RECORDS = 200
@@ -68,11 +73,15 @@ class BuildReport:
         results: The tasks' results, in the mixture's order.
         built: The tasks that this run built.
         kept: The tasks that an earlier run had built.
+        evaluation_sets: The evaluation sets whose texts were looked for.
+        evaluation_sources: What they were read from.
     """
 
     results: tuple[TaskResult, ...]
     built: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    evaluation_sets: tuple[EvaluationSet, ...] = ()
+    evaluation_sources: tuple[EvaluationSource, ...] = ()
 
     @property
     def totals(self) -> Counter[str]:
@@ -92,7 +101,7 @@ class _Build:
     strict: bool
     scorer: Scorer | None
     forbidden: EvaluationTexts | None
-    evaluation_files: tuple[SourceFile, ...] = field(default=())
+    evaluation_sources: tuple[EvaluationSource, ...] = field(default=())
 
     @property
     def state(self) -> Path:
@@ -125,14 +134,15 @@ def build_mixture(
     Raises:
         BadRecordError: If `strict` and a record cannot be used.
         FileNotFoundError: If a source is not there.
-        ValueError: If a task has no row.
+        ImportError: If the evaluation texts are of an mteb task and mteb is not installed.
+        ValueError: If a task has no row, or evaluation texts cannot be read.
     """
     output = Path(output)
     if scorer is None and any(task.kind in _SCORED_KINDS for task in mixture.tasks):
         scorer = load_scorer(mixture.scoring_model)
     forbidden = EvaluationTexts.read(mixture.evaluation_texts) if mixture.evaluation_texts else None
-    evaluation_files = tuple(file for path in mixture.evaluation_texts for file in list_source_files(path))
-    build = _Build(mixture, output, strict, scorer, forbidden, evaluation_files)
+    evaluation_sources = tuple(list_evaluation_sources(mixture.evaluation_texts))
+    build = _Build(mixture, output, strict, scorer, forbidden, evaluation_sources)
     results: dict[str, TaskResult] = {}
     built: list[str] = []
     with tqdm(total=len(mixture.tasks), unit="task", desc="Building", disable=not show_progress_bar) as bar:
@@ -148,7 +158,8 @@ def build_mixture(
             bar.update(len(group))
     _remove_stray_shards(output, results.values())
     ordered = tuple(results[task.name] for task in mixture.tasks)
-    return BuildReport(ordered, tuple(built), tuple(task.name for task in mixture.tasks if task.name not in built))
+    kept = tuple(task.name for task in mixture.tasks if task.name not in built)
+    return BuildReport(ordered, tuple(built), kept, forbidden.sets if forbidden else (), evaluation_sources)
 
 
 def _group_tasks(tasks: Iterable[TaskSpec]) -> list[list[TaskSpec]]:
@@ -258,7 +269,7 @@ def _fingerprint(build: _Build, group: Sequence[TaskSpec]) -> str:
         "tasks": [task.model_dump(mode="json", exclude={"weight", "license"}) for task in group],
         "sides": [task.sides.model_dump(mode="json") for task in group],
         "files": [asdict(file) for task in group for file in list_source_files(task.source)],
-        "evaluation": [asdict(file) for file in build.evaluation_files],
+        "evaluation": [asdict(source) for source in build.evaluation_sources],
         "scorer": build.scorer.identity if build.scorer and any(t.kind in _SCORED_KINDS for t in group) else None,
         "strict": build.strict,
     }

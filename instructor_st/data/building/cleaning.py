@@ -42,7 +42,8 @@ def clean_examples(
       takes it), `left out: text over N characters`: any of its texts, though a hard negative that is blank or has a lone
       surrogate is only removed from its row;
     - `left out: query and positive alike`: also the two texts of a scored pair, but not an input that is its own output;
-    - `left out: text of an evaluation set`: any of its texts but hard negatives, which are only removed;
+    - `left out: text of evaluation set NAME`: any of its texts but hard negatives, which are only removed; the set is that
+      of the first such text;
     - `left out: not in language 'en'`: by py3langid on the longest text that is no hard negative. Texts below 20 characters
       are always kept, since nothing can be told from them, and so are texts whose language is in doubt;
     - `left out: exact duplicate`: all texts and the label are an earlier example's. The order of the texts of a pair does
@@ -116,8 +117,8 @@ def _remove_negatives(pair: TextPair, forbidden: EvaluationTexts | None, removed
             removed["negative left out: text of the query or the positive"] += 1
         elif normalized in taken:
             removed["negative left out: twice in its row"] += 1
-        elif forbidden is not None and negative in forbidden:
-            removed["negative left out: text of an evaluation set"] += 1
+        elif forbidden is not None and (name := forbidden.find(negative)) is not None:
+            removed[f"negative left out: text of evaluation set {name}"] += 1
         else:
             taken.add(normalized)
             kept.append(negative)
@@ -154,9 +155,10 @@ def _find_alike_texts(example: Example) -> str | None:
 
 def _find_evaluation_text(forbidden: EvaluationTexts | None) -> _Check:
     def check(example: Example) -> str | None:
-        if forbidden is not None and any(text in forbidden for text in example.texts):
-            return "text of an evaluation set"
-        return None
+        if forbidden is None:
+            return None
+        names = (name for text in example.texts if (name := forbidden.find(text)) is not None)
+        return next((f"text of evaluation set {name}" for name in names), None)
 
     return check
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from instructor_st.atomic_files import write_texts
 from instructor_st.data.building.build import BuildReport, TaskResult
+from instructor_st.data.building.contamination import MIN_CHARACTERS
 from instructor_st.data.building.mixture import Mixture, TaskSpec
 from instructor_st.data.sources.specs import (
     FileSource,
@@ -50,7 +51,8 @@ def build_manifest(mixture: Mixture, report: BuildReport) -> dict[str, Any]:
         "seed": mixture.seed,
         "instructor_st": version("instructor-st"),
         "settings": mixture.model_dump(mode="json", exclude={"name", "seed", "tasks", "evaluation_texts"}),
-        "evaluation_texts": sorted(path.name for path in mixture.evaluation_texts),
+        "evaluation_texts": sorted(text if isinstance(text, str) else text.name for text in mixture.evaluation_texts),
+        "contamination": _describe_contamination(report),
         "train_rows": sum(result.train_rows for result in report.results),
         "held_out_rows": sum(result.held_out_rows for result in report.results),
         "counts": dict(sorted(report.totals.items())),
@@ -89,7 +91,7 @@ def format_build_report(manifest: Mapping[str, Any]) -> str:
         manifest: As `build_manifest` gives it.
 
     Returns:
-        Markdown: totals, counts by reason, a line a task.
+        Markdown: totals, counts by reason, a line an evaluation set, a line a task.
     """
     lines = [
         f"# {manifest['name']}",
@@ -99,6 +101,8 @@ def format_build_report(manifest: Mapping[str, Any]) -> str:
         "| what | records |",
         "|---|---:|",
         *(f"| {what} | {count} |" for what, count in manifest["counts"].items()),
+        "",
+        *_format_contamination(manifest["contamination"]),
         "",
         "| task | kind | read | training rows | held out | left out, by reason |",
         "|---|---|---:|---:|---:|---|",
@@ -119,7 +123,7 @@ def format_training_data(manifest: Mapping[str, Any]) -> str:
     """Format a model card's section on its training data: names, counts and licences, no texts.
 
     Args:
-        manifest: As `build_manifest` gives it.
+        manifest: As `build_manifest` or `add_step` gives it.
 
     Returns:
         Markdown.
@@ -133,6 +137,8 @@ def format_training_data(manifest: Mapping[str, Any]) -> str:
     ]
     for task in manifest["tasks"]:
         lines.append(f"| {task['name']} | {_name_source(task['source'])} | {task['license']} | {task['train_rows']} |")
+    if steps := manifest.get("steps"):
+        lines += ["", "After they were built, in this order:", "", *map(_format_step, steps)]
     return "\n".join(lines) + "\n"
 
 
@@ -174,6 +180,40 @@ The texts are their sources', under their sources' licences: look at them before
 {format_training_data(manifest)}"""
 
 
+def _describe_contamination(report: BuildReport) -> list[dict[str, Any]]:
+    """Each evaluation set that was looked for, also where it removed nothing."""
+    totals = report.totals
+    return [
+        {
+            "evaluation_set": each.name,
+            "sources": [
+                {"name": source.name, "version": source.version}
+                for source in report.evaluation_sources
+                if source.evaluation_set == each.name
+            ],
+            "texts": each.texts,
+            "texts_too_short": each.too_short,
+            "rows_left_out": totals[f"left out: text of evaluation set {each.name}"],
+            "negatives_left_out": totals[f"negative left out: text of evaluation set {each.name}"],
+        }
+        for each in report.evaluation_sets
+    ]
+
+
+def _format_contamination(sets: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not sets:
+        return ["No evaluation texts were given, so none were looked for."]
+    columns = ("evaluation_set", "texts", "texts_too_short", "rows_left_out", "negatives_left_out")
+    return [
+        f"Texts of evaluation sets that were looked for, those of at least {MIN_CHARACTERS} characters; a text of several sets "
+        "is counted for the first.",
+        "",
+        "| evaluation set | texts | too short to tell | rows left out | negatives left out |",
+        "|---|---:|---:|---:|---:|",
+        *(f"| {' | '.join(str(each[column]) for column in columns)} |" for each in sets),
+    ]
+
+
 def _describe_task(task: TaskSpec, result: TaskResult) -> dict[str, Any]:
     return {
         "name": task.name,
@@ -211,6 +251,19 @@ def _name_source(source: Mapping[str, Any]) -> str:
         return f"[{source['hub']}](https://huggingface.co/datasets/{source['hub']})"
     (kind, name), *_ = source.items()
     return f"{name} ({kind.replace('_', ' ')})"
+
+
+def _format_step(step: Mapping[str, Any]) -> str:
+    """One line on what was done to the rows."""
+    models = ", ".join(f"{role} `{name}`" for role, name in step["models"].items())
+    options = ", ".join(f"{name} {value}" for name, value in step["options"].items() if value is not None)
+    parts = [f"{step['rows_in']} rows became {step['rows_out']}", options]
+    if changed := step.get("changed_files"):
+        parts.append(f"{len(changed)} file(s) of rows were not as they had been written: {', '.join(changed)}")
+    if others := step.get("other_tasks"):
+        told = ", ".join(f"{task} ({rows} rows)" for task, rows in others.items())
+        parts.append(f"tasks of unknown origin, not counted above: {told}")
+    return f"- {step['step']}{f' with {models}' if models else ''}: {'; '.join(filter(None, parts))}."
 
 
 def _name_size(rows: int) -> str:

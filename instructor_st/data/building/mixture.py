@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, PlainSerializer, ValidationError, model_validator
 
+from instructor_st.data.building.mteb_texts import MTEB_PREFIX
 from instructor_st.data.sources.specs import Source, Spec
 from instructor_st.tasks import get_task
 
@@ -52,6 +53,8 @@ _Mapping = Annotated[
     AfterValidator(lambda value: MappingProxyType(dict(value))),
     PlainSerializer(lambda value: dict(value)),
 ]
+# Not a path: it must stay as it is when paths are made absolute.
+_MtebName = Annotated[str, Field(pattern=f"^{MTEB_PREFIX}")]
 _Instruction = Annotated[str, Field(pattern=r"^(|.*\S: )$")]
 
 
@@ -187,7 +190,8 @@ class Mixture(Spec):
         language: Keep rows in this language (ISO 639-1) only; by default all.
         near_duplicates: Rows whose texts are this similar (estimated Jaccard of 5-character shingles) to an earlier
             row's are left out; `None` keeps them.
-        evaluation_texts: Files and folders whose texts must not be trained on.
+        evaluation_texts: Files and folders whose texts must not be trained on, and names of mteb's tasks whose test texts
+            must not be (`mteb:Banking77Classification`).
         instruction_negatives: Whether tasks that share texts give each other hard negatives.
     """
 
@@ -201,7 +205,7 @@ class Mixture(Spec):
     max_characters: Annotated[int, Field(ge=1)] = 20_000
     language: str | None = None
     near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = 0.9
-    evaluation_texts: tuple[Path, ...] = ()
+    evaluation_texts: tuple[_MtebName | Path, ...] = ()
     instruction_negatives: bool = True
 
     @model_validator(mode="after")
@@ -246,7 +250,9 @@ def read_mixture(path: str | Path) -> Mixture:
             _ = task.sides
         except KeyError as error:
             raise MixtureError(f"{path}: task {task.name!r}, instructions: {error.args[0]}") from None
-    evaluation_texts = tuple(_resolve_path(text, path) for text in mixture.evaluation_texts)
+    evaluation_texts = tuple(
+        text if isinstance(text, str) else _resolve_path(text, path) for text in mixture.evaluation_texts
+    )
     return mixture.model_copy(update={"tasks": tasks, "evaluation_texts": evaluation_texts})
 
 
@@ -269,7 +275,7 @@ def _describe(error: ValidationError, path: Path, document: Mapping[str, Any]) -
     head = errors[0]["loc"][:3]
     # Where a field may be one of several things, pydantic tells of each; the deepest is what was meant.
     first = max((each for each in errors if each["loc"][:3] == head), key=lambda each: len(each["loc"]))
-    place = [str(part) for part in first["loc"] if part not in ("str", "TaskInstructions")]
+    place = [str(part) for part in first["loc"] if part not in ("str", "constrained-str", "TaskInstructions")]
     if len(place) > 1 and place[0] == "tasks":
         task = document["tasks"][int(place[1])]
         name = task.get("name", place[1]) if isinstance(task, dict) else place[1]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from instructor_st.atomic_files import write_text, write_texts
+from instructor_st.atomic_files import write_texts
+from instructor_st.data.building.manifest_steps import ManifestStep, read_manifest, write_step
 from instructor_st.data.mining.mine_task import MiningOptions, mine_task_negatives
 from instructor_st.data.row_files import read_rows
+from instructor_st.data.row_folder import OutputFolder, check_output_place
 from instructor_st.data.schema import Row
-from instructor_st.data.shards import hash_file, write_rows
 from instructor_st.data.sources.record_files import list_data_files
 
 if TYPE_CHECKING:
@@ -39,16 +37,12 @@ class PlannedTask:
     Attributes:
         task: Its name.
         rows: Its rows.
-        shard: The file for its rows.
-        state: The file that says what was made.
         fingerprint: Hash of all that the outcome depends on.
         counts: The counts of an earlier run that made just this, if its shard is as it was written.
     """
 
     task: str
     rows: tuple[Row, ...]
-    shard: Path
-    state: Path
     fingerprint: str
     counts: Mapping[str, int] | None
 
@@ -58,28 +52,32 @@ class MiningPlan:
     """What a run has to do.
 
     Attributes:
-        output: The folder to write.
+        data: The folder, or file, of the rows.
+        output: The folder to write, and the held-out files to copy.
+        identity: Tells the model, and the cross-encoder, from others.
         options: How negatives are chosen.
         tasks: The tasks, by name.
-        copies: Held-out files and where they go.
-        outdated: Files of earlier runs for tasks that the data no longer have.
+        outdated: Files of earlier runs that are to be removed.
         read: What was read and left out, with counts.
+        manifest: What the data say they are made of, if they do (see `read_manifest`).
     """
 
-    output: Path
+    data: Path
+    output: OutputFolder
+    identity: str
     options: MiningOptions
     tasks: tuple[PlannedTask, ...]
-    copies: Mapping[Path, Path]
     outdated: tuple[Path, ...]
     read: Mapping[str, int]
+    manifest: Mapping[str, Any] | None = None
 
 
 def plan_mining(data: str | Path, output: str | Path, *, identity: str, options: MiningOptions) -> MiningPlan:
     """Read the rows of a folder and find out what an earlier run has done.
 
     Args:
-        data: A folder of rows, or a file. Rows in a sub-folder `held_out` are kept as they are; if there is one beside
-            a sub-folder `train`, the latter has all rows to mine.
+        data: A folder of rows, or a file. Rows in a sub-folder `held_out` are kept as they are; if there is one, or a
+            manifest, beside a sub-folder `train`, the latter has all rows to mine.
         output: The folder to write; `train` and `held_out` in it if the data hold rows out.
         identity: Tells the model, and the cross-encoder, from others (see `fingerprint_model`).
         options: How negatives are chosen.
@@ -89,32 +87,31 @@ def plan_mining(data: str | Path, output: str | Path, *, identity: str, options:
 
     Raises:
         FileNotFoundError: If there is no row file.
-        ValueError: If a record is not a row, or the output folder lies in the data or holds other row files.
+        ValueError: If a record is not a row, the manifest cannot be read, or the output folder lies in the data, holds
+            other row files or was not made here.
     """
     data, output = Path(data), Path(output)
-    if output.resolve().is_relative_to(data.resolve()):
-        raise ValueError(f"{output} lies in the data, {data}, and would be read as data; name another output folder.")
+    check_output_place(output, data, state=_STATE)
+    manifest = read_manifest(data)
     held_out = data / "held_out"
     copies = {path: output / path.relative_to(data) for path in sorted(held_out.rglob("*")) if path.is_file()}
-    folder = data / "train" if copies and (data / "train").is_dir() else data
+    is_split = bool(copies) or (manifest is not None and (data / "train").is_dir())
+    folder = data / "train" if is_split and (data / "train").is_dir() else data
     read: Counter[str] = Counter()
     rows_by_task: dict[str, list[Row]] = defaultdict(list)
     for path in list_data_files(folder):
         if path not in copies:
             for row in read_rows(path, report=read):
                 rows_by_task[row.task].append(row)
-    shards = output / "train" if copies else output
+    target = OutputFolder(output, _STATE, "train" if is_split else "", tuple(sorted(rows_by_task)), copies)
+    outdated = target.find_outdated()
+    target.check_row_files(outdated)
     tasks = []
-    for task, name in _name_files(sorted(rows_by_task)).items():
-        rows = rows_by_task[task]
-        shard, state = shards / f"{name}.parquet", output / _STATE / f"{name}.json"
-        fingerprint = _fingerprint(rows, identity, options)
-        tasks.append(
-            PlannedTask(task, tuple(rows), shard, state, fingerprint, _read_counts(state, fingerprint, output))
-        )
-    outdated = _find_outdated(output, tasks)
-    _check_output(output, {*(task.shard for task in tasks), *copies.values(), *outdated})
-    return MiningPlan(output, options, tuple(tasks), copies, outdated, dict(sorted(read.items())))
+    for task in target.tasks:
+        fingerprint = _fingerprint(rows_by_task[task], identity, options)
+        counts = target.read_counts(task, fingerprint=fingerprint)
+        tasks.append(PlannedTask(task, tuple(rows_by_task[task]), fingerprint, counts))
+    return MiningPlan(data, target, identity, options, tuple(tasks), outdated, dict(sorted(read.items())), manifest)
 
 
 def mine_folder(
@@ -141,10 +138,7 @@ def mine_folder(
     Returns:
         The counts of `MinedTask` by task.
     """
-    for path in plan.outdated:
-        path.unlink(missing_ok=True)
-    for source, target in plan.copies.items():
-        _copy_file(source, target)
+    plan.output.prepare(plan.outdated)
     counts: dict[str, Mapping[str, int]] = {}
     total = sum(len(task.rows) for task in plan.tasks)
     with tqdm(total=total, unit="row", desc="Mining", disable=not show_progress_bar) as bar:
@@ -160,9 +154,7 @@ def mine_folder(
                     cache_folder=cache_folder,
                     identity=identity,
                 )
-                known = mined.counts
-                digest = write_rows(task.shard, mined.rows)
-                _write_state(task, known, digest, plan.output)
+                known = plan.output.write_task(task.task, mined.rows, fingerprint=task.fingerprint, counts=mined.counts)
             counts[task.task] = known
             bar.update(len(task.rows))
     return counts
@@ -171,7 +163,7 @@ def mine_folder(
 def write_mining_report(
     plan: MiningPlan, counts: Mapping[str, Mapping[str, int]], *, model: str, cross_encoder: str | None = None
 ) -> list[Path]:
-    """Write `mining_report.json` and `mining_report.md` into the output folder.
+    """Write `mining_report.json` and `mining_report.md` into the output folder, and its manifest if the data have one.
 
     Args:
         plan: The plan.
@@ -187,16 +179,16 @@ def write_mining_report(
         "cross_encoder": cross_encoder and _name_model(cross_encoder),
         "options": asdict(plan.options),
         "read": dict(plan.read),
-        "held_out_files": len(plan.copies),
+        "held_out_files": len(plan.output.copies),
         "total": dict(sorted(sum((Counter(each) for each in counts.values()), Counter()).items())),
         "tasks": {task: dict(each) for task, each in counts.items()},
     }
     texts = {
-        plan.output / "mining_report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-        plan.output / "mining_report.md": format_mining_report(report),
+        plan.output.folder / "mining_report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n",
+        plan.output.folder / "mining_report.md": format_mining_report(report),
     }
     write_texts(texts)
-    return list(texts)
+    return [*texts, *_write_manifest(plan, report)]
 
 
 def format_mining_report(report: Mapping[str, Any]) -> str:
@@ -236,6 +228,19 @@ def format_mining_report(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _write_manifest(plan: MiningPlan, report: Mapping[str, Any]) -> list[Path]:
+    step = ManifestStep(
+        step="mine_negatives",
+        models={role: report[role] for role in ("model", "cross_encoder") if report[role]},
+        options=report["options"],
+        counts=report["total"],
+        rows_in=sum(len(task.rows) for task in plan.tasks),
+        details={"fingerprint": plan.identity},
+    )
+    shards = {task: plan.output.find_shard(task) for task in plan.output.tasks}
+    return write_step(plan.manifest, step, data=plan.data, output=plan.output.folder, shards=shards)
+
+
 def _name_model(name: str) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
@@ -244,66 +249,6 @@ def _list_counts(counts: Mapping[str, int], prefix: str) -> str:
     return "; ".join(f"{what.removeprefix(prefix)} {n}" for what, n in counts.items() if what.startswith(prefix) and n)
 
 
-def _name_files(tasks: Sequence[str]) -> dict[str, str]:
-    """File names for tasks whose names may hold anything; some file systems do not tell case apart."""
-    often = Counter(task.lower() for task in tasks)
-    names = {}
-    for task in tasks:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", task).strip(".")[:100]
-        if name != task or often[task.lower()] > 1:
-            name = f"{name}-{hashlib.blake2b(task.encode(), digest_size=4).hexdigest()}"
-        names[task] = name
-    return names
-
-
 def _fingerprint(rows: Iterable[Row], identity: str, options: MiningOptions) -> str:
     content = (_FORMAT, identity, asdict(options), [(tuple(row.texts), row.label, row.task) for row in rows])
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
-
-
-def _read_counts(state: Path, fingerprint: str, output: Path) -> dict[str, int] | None:
-    try:
-        known = json.loads(state.read_text(encoding="utf-8"))
-        if known["fingerprint"] == fingerprint and hash_file(output / known["shard"]) == known["sha256"]:
-            return dict(known["counts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # never finished, or tampered with: mined anew
-    return None
-
-
-def _write_state(task: PlannedTask, counts: Mapping[str, int], digest: str, output: Path) -> None:
-    shard = task.shard.relative_to(output).as_posix()
-    known = {"fingerprint": task.fingerprint, "shard": shard, "sha256": digest, "counts": dict(counts)}
-    write_text(task.state, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
-
-
-def _find_outdated(output: Path, tasks: Sequence[PlannedTask]) -> tuple[Path, ...]:
-    """Find what earlier runs wrote for tasks that are no more, or for another layout of the folder."""
-    wanted = {path for task in tasks for path in (task.shard, task.state)}
-    found = []
-    for state in sorted((output / _STATE).glob("*.json")):
-        try:
-            shard = output / json.loads(state.read_text(encoding="utf-8"))["shard"]
-        except (ValueError, KeyError, TypeError):
-            continue
-        found += [path for path in (shard, state) if path not in wanted]
-    return tuple(found)
-
-
-def _check_output(output: Path, own: set[Path]) -> None:
-    try:
-        strange = [path for path in list_data_files(output) if path not in own] if output.exists() else []
-    except FileNotFoundError:
-        return
-    if strange:
-        raise ValueError(
-            f"{output} holds {strange[0].relative_to(output)}, which this run does not write and training would read. "
-            "Move it away, or name another output folder."
-        )
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)

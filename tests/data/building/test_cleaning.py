@@ -78,7 +78,7 @@ def test_positive_that_is_the_query():
 
 
 def test_bad_negatives_are_removed_from_their_row():
-    forbidden = EvaluationTexts({"test": [FOX]})
+    forbidden = EvaluationTexts({"other": [GERMAN], "test": [FOX]})
     negatives = ("good one", CAT.upper(), f" {DOG}", "\t", "Good  One", FOX.lower(), "half \udc00", "good two")
     kept, report = clean(TextPair(CAT, DOG, negatives, "c", "f:1"), forbidden=forbidden)
     assert kept == [TextPair(CAT, DOG, ("good one", "good two"), "c", "f:1")]
@@ -86,7 +86,7 @@ def test_bad_negatives_are_removed_from_their_row():
         "negative left out: text of the query or the positive": 2,
         "negative left out: blank text": 1,
         "negative left out: twice in its row": 1,
-        "negative left out: text of an evaluation set": 1,
+        "negative left out: text of evaluation set test": 1,
         "negative left out: text with a lone surrogate": 1,
     }
 
@@ -112,7 +112,20 @@ def test_a_row_that_loses_all_negatives_stays():
 def test_texts_of_evaluation_sets(example):
     forbidden = EvaluationTexts({"test": [FOX, "short"]})
     short = ClassText("short", "a")
-    assert clean(example, short, forbidden=forbidden) == ([short], {"left out: text of an evaluation set": 1})
+    assert clean(example, short, forbidden=forbidden) == ([short], {"left out: text of evaluation set test": 1})
+
+
+def test_texts_of_several_evaluation_sets_count_for_the_first_texts_set():
+    forbidden = EvaluationTexts({"zoo": [CAT], "ark": [FOX, CAT], "none": []})
+    examples = [TextPair(FOX, CAT), TextPair(CAT, FOX), TextPair(DOG, CAT), TextPair("dog?", DOG, (CAT, FOX, "cat"))]
+    kept, report = clean(*examples, forbidden=forbidden)
+    assert kept == [TextPair("dog?", DOG, ("cat",))]
+    assert report == {
+        "left out: text of evaluation set ark": 1,
+        "left out: text of evaluation set zoo": 2,
+        "negative left out: text of evaluation set ark": 1,
+        "negative left out: text of evaluation set zoo": 1,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import tracemalloc
 
@@ -8,7 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from instructor_st.data.building.contamination import EvaluationTexts, normalize_text
+from instructor_st.data.building.build import build_mixture
+from instructor_st.data.building.contamination import (
+    EvaluationSet,
+    EvaluationSource,
+    EvaluationTexts,
+    list_evaluation_sources,
+    normalize_text,
+)
+from instructor_st.data.building.manifest import build_manifest, format_build_report
+from instructor_st.data.building.mixture import Mixture
 
 CARD = "I am still waiting on my card?"
 CAT = "A cat sits on the window sill."
@@ -63,6 +73,12 @@ def test_a_text_of_two_sets_is_the_first_ones():
     assert texts.count_matches([DOG, FOX, DOG.lower(), HEN, "Hi"]) == {"zoo": 2, "ark": 1}
 
 
+def test_each_set_has_its_own_counts():
+    texts = EvaluationTexts({"zoo": [CAT, DOG, f" {CAT.upper()}", "thanks"], "ark": [DOG, FOX, "Hi", " "], "none": []})
+    assert texts.sets == (EvaluationSet("zoo", 2, 1), EvaluationSet("ark", 2, 1), EvaluationSet("none", 0, 0))
+    assert (len(texts), texts.too_short) == (3, 2)
+
+
 def test_every_row_form_is_read(tmp_path):
     write_lines(tmp_path / "classes.jsonl.gz", {"text": CARD, "label": "a label of more than twenty characters"})
     write_lines(tmp_path / "pairs.jsonl", {"a": CAT, "b": DOG, "score": 4.5}, {"a": {"text": FOX}, "b": None})
@@ -101,6 +117,22 @@ def test_files_of_one_name_are_read_both(tmp_path):
         write_lines(tmp_path / folder / "test.jsonl", {"text": text})
     texts = EvaluationTexts.read([tmp_path / "one", tmp_path / "two"])
     assert [texts.find(CAT), texts.find(DOG)] == ["test", "test"]
+    assert texts.sets == (EvaluationSet("test", 2, 0),)
+
+
+def test_sources_are_files_with_their_hashes_in_the_order_given(tmp_path):
+    (tmp_path / "more").mkdir()
+    files = [tmp_path / "dev.corpus.jsonl.gz", tmp_path / "more" / "a.jsonl", tmp_path / "more" / "b.jsonl"]
+    for file, text in zip(files, (CAT, DOG, FOX), strict=True):
+        write_lines(file, {"text": text})
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert list_evaluation_sources([tmp_path / "more", str(files[0])]) == [
+        EvaluationSource("a", "a.jsonl", digests[1]),
+        EvaluationSource("b", "b.jsonl", digests[2]),
+        EvaluationSource("dev.corpus", "dev.corpus.jsonl.gz", digests[0]),
+    ]
+    with pytest.raises(ValueError, match=r"'gone' does not exist\. Texts are wanted"):
+        list_evaluation_sources("gone")
 
 
 def test_a_single_path_is_one_path(tmp_path):
@@ -115,7 +147,8 @@ def test_lone_surrogates_can_be_asked_about():
 
 
 def test_what_is_no_file_of_texts(tmp_path):
-    with pytest.raises(ValueError, match=r"'Banking77Classification' does not exist\. Texts are wanted"):
+    said = r"'Banking77Classification' does not exist\. Texts are wanted, .* mteb task: 'mteb:Banking77Classification'"
+    with pytest.raises(ValueError, match=said):
         EvaluationTexts.read(["Banking77Classification"])
     with pytest.raises(FileNotFoundError, match="no row file"):
         EvaluationTexts.read([tmp_path])
@@ -143,3 +176,42 @@ def test_memory_is_small_and_all_texts_are_found():
     assert peak < 100 * count
     assert all(f"this is the text of number {number}" in texts for number in range(0, count, 7))
     assert not any(f"this is the text of number {number}" in texts for number in range(count, count + 5000))
+
+
+def test_what_evaluation_sets_removed_stands_in_the_manifest_and_the_report(tmp_path):
+    rows = [{"query": f"question {n}", "positive": f"answer {n}", "negative": ""} for n in range(5)]
+    rows += [
+        {"query": "cat?", "positive": CAT, "negative": ""},
+        {"query": "dog?", "positive": "It is.", "negative": DOG},
+    ]
+    write_lines(tmp_path / "rows.jsonl", *rows)
+    write_lines(tmp_path / "dev.jsonl", {"text": CAT}, {"text": DOG}, {"text": "Hi"})
+    write_lines(tmp_path / "test.jsonl", {"text": FOX})
+    sides = {"query": "Represent the question: ", "document": "Represent the answer: "}
+    task = {"name": "t", "source": {"files": tmp_path / "rows.jsonl"}, "kind": "pairs", "instructions": sides}
+
+    def build(*paths):
+        mixture = Mixture.model_validate({"name": "m", "evaluation_texts": paths, "tasks": [task]})
+        report = build_mixture(mixture, tmp_path / "out", show_progress_bar=False)
+        return report, build_manifest(mixture, report)
+
+    report, manifest = build(tmp_path / "dev.jsonl", tmp_path / "test.jsonl")
+    assert manifest["evaluation_texts"] == ["dev.jsonl", "test.jsonl"]
+    digests = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("dev.jsonl", "test.jsonl")]
+    counts = {"texts": 2, "texts_too_short": 1, "rows_left_out": 1, "negatives_left_out": 1}
+    nothing = {"texts": 1, "texts_too_short": 0, "rows_left_out": 0, "negatives_left_out": 0}
+    assert manifest["contamination"] == [
+        {"evaluation_set": "dev", "sources": [{"name": "dev.jsonl", "version": digests[0]}], **counts},
+        {"evaluation_set": "test", "sources": [{"name": "test.jsonl", "version": digests[1]}], **nothing},
+    ]
+    lines = format_build_report(manifest).splitlines()
+    assert "| dev | 2 | 1 | 1 | 1 |" in lines
+    assert "| test | 1 | 0 | 0 | 0 |" in lines
+    assert "| left out: text of evaluation set dev | 1 |" in lines
+
+    # The counts are the same where nothing had to be built, and other evaluation texts build anew.
+    again, same = build(tmp_path / "dev.jsonl", tmp_path / "test.jsonl")
+    assert (report.built, again.built, same) == (("t",), (), manifest)
+    without, manifest = build()
+    assert (without.built, manifest["contamination"], manifest["train_rows"]) == (("t",), [], 7)
+    assert "No evaluation texts were given, so none were looked for." in format_build_report(manifest).splitlines()
