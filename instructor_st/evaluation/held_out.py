@@ -64,26 +64,34 @@ class HeldOutReport:
 class HeldOutEvaluator(BaseEvaluator):
     """Ranks each held-out row's documents, with the row's own instructions and without them.
 
-    As a sentence-transformers evaluator it returns the averages with the right instruction; `evaluate` gives the whole
-    report. The wrong instruction of a task is that of a task over the same texts, if there is one (whoever follows
+    As a sentence-transformers evaluator it returns the averages; `evaluate` gives the whole report. The wrong instruction of a task is that of a task over the same texts, if there is one (whoever follows
     instructions then finds the other task's answers), else that of the next task in alphabetical order.
 
     Args:
         rows_by_task: The held-out rows.
         batch_size: Inputs embedded at once.
         name: Prefix of the metrics.
+        with_gap: Whether it also evaluates with a wrong instruction, for the metric `instruction_gap`.
 
     Raises:
         ValueError: If there is no row.
     """
 
-    def __init__(self, rows_by_task: Mapping[str, Sequence[Row]], *, batch_size: int = 32, name: str = "held_out"):
+    def __init__(
+        self,
+        rows_by_task: Mapping[str, Sequence[Row]],
+        *,
+        batch_size: int = 32,
+        name: str = "held_out",
+        with_gap: bool = False,
+    ):
         super().__init__()
         self.rows_by_task = {task: list(rows) for task, rows in sorted(rows_by_task.items()) if rows}
         if not self.rows_by_task:
             raise ValueError("There is no held-out row to evaluate with.")
         self.batch_size = batch_size
         self.name = name
+        self.with_gap = with_gap and len(self.rows_by_task) > 1
         self.primary_metric = f"{name}_mean_reciprocal_rank"
 
     def __call__(  # type: ignore[override]
@@ -98,16 +106,19 @@ class HeldOutEvaluator(BaseEvaluator):
             steps: Not used.
 
         Returns:
-            The averages over tasks of accuracy and mean reciprocal rank.
+            The averages over tasks of accuracy and mean reciprocal rank with the right instruction, and, if asked for,
+            of accuracy with a wrong one, and by how much the right one is better (`instruction_gap`).
         """
-        report = self.evaluate(model, conditions=("right",), show_progress_bar=False)
-        metrics: dict[str, float] = self.prefix_name_to_metrics(
-            {
-                "accuracy": report.average("right", "accuracy"),
-                "mean_reciprocal_rank": report.average("right", "mean_reciprocal_rank"),
-            },
-            self.name,
-        )
+        conditions: tuple[Condition, ...] = ("right", "wrong") if self.with_gap else ("right",)
+        report = self.evaluate(model, conditions=conditions, show_progress_bar=False)
+        values = {
+            "accuracy": report.average("right", "accuracy"),
+            "mean_reciprocal_rank": report.average("right", "mean_reciprocal_rank"),
+        }
+        if self.with_gap:
+            values["accuracy_wrong"] = report.average("wrong", "accuracy")
+            values["instruction_gap"] = values["accuracy"] - values["accuracy_wrong"]
+        metrics: dict[str, float] = self.prefix_name_to_metrics(values, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
 

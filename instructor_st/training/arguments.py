@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
@@ -28,7 +30,25 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         max_rows_per_task: Train on at most so many rows a task; by default all, and four a task of the starter mixture.
         query_instruction: The instruction of queries that bring none.
         document_instruction: The instruction of documents that bring none.
+        skip_broken_files: Leave out data files that hold a record that is no row, with the reason, instead of stopping.
         temperature: The loss's temperature.
+        mini_batch_size: Embed so many texts at a time (GradCache), so that memory does not grow with the batch.
+        mini_batch_num_tokens: The same by tokens.
+        loss_settings: More settings of every task's loss (`LossSettings`), as JSON or a mapping.
+        task_loss_settings: Settings of single tasks' losses by task; they come before those of a mixture's manifest.
+        guide: A sentence-transformers model that says which negatives are false ones, where `loss_settings` have a
+            `false_negative_margin`.
+        matryoshka_dims: Train these dimensions of the embedding too, the largest first (arXiv 2205.13147).
+        task_weights: How often tasks are seen, by task; they come before those of a mixture's manifest.
+        task_alpha: A task of n rows is seen in proportion to its weight times n to this power; 1 sees each row once.
+        max_repeats: No row is seen more often than this in an epoch.
+        max_seq_length: The window in tokens; by default the base's.
+        freeze: Shell patterns of names of parameters that are not trained.
+        lora_rank: Train low-rank adapters of this rank in place of the backbone's weights.
+        lora_alpha: Their scale times the rank; twice the rank by default.
+        lora_dropout: The probability of their dropout.
+        resume: Go on from the last whole checkpoint in `output_dir`, or begin if there is none.
+        overwrite: Begin anew where `output_dir` holds checkpoints of an earlier run, and delete those.
         precision: `bfloat16` (mixed), `float32`, or `auto`: bfloat16 where the machine computes in it.
         dropout: Overrides every dropout probability of the model.
     """
@@ -46,7 +66,40 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     )
     query_instruction: str = field(default="", metadata={"help": "Instruction of queries that bring none."})
     document_instruction: str = field(default="", metadata={"help": "Instruction of documents that bring none."})
+    skip_broken_files: bool = field(default=False, metadata={"help": "Leave out data files with a broken record."})
     temperature: float = field(default=0.05, metadata={"help": "Temperature of the loss."})
+    mini_batch_size: int | None = field(
+        default=None, metadata={"help": "Texts embedded at a time (GradCache): flat memory in the batch size."}
+    )
+    mini_batch_num_tokens: int | None = field(default=None, metadata={"help": "The same by tokens."})
+    loss_settings: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "More settings of every task's loss (LossSettings), as JSON."}
+    )
+    task_loss_settings: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Settings of single tasks' losses by task, as JSON."}
+    )
+    guide: str | None = field(default=None, metadata={"help": "A model that tells false negatives."})
+    matryoshka_dims: list[int] | None = field(
+        default=None, metadata={"help": "Dimensions of the embedding to train too."}
+    )
+    task_weights: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "How often tasks are seen, by task, as JSON."}
+    )
+    task_alpha: float = field(
+        default=1.0, metadata={"help": "Tasks of n rows are seen in proportion to n to this power."}
+    )
+    max_repeats: int = field(default=4, metadata={"help": "How often a row is seen in an epoch at most."})
+    max_seq_length: int | None = field(default=None, metadata={"help": "The window in tokens."})
+    freeze: list[str] | None = field(
+        default=None, metadata={"help": "Shell patterns of parameter names that are not trained."}
+    )
+    lora_rank: int | None = field(default=None, metadata={"help": "Train adapters of this rank."})
+    lora_alpha: int | None = field(default=None, metadata={"help": "Scale of the adapters times the rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of the adapters."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Begin anew and delete an earlier run's checkpoints in output_dir."}
+    )
     precision: str = field(
         default="auto", metadata={"help": "auto, bfloat16 or float32.", "choices": ["auto", "bfloat16", "float32"]}
     )
@@ -64,6 +117,10 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     report_to: str = field(default="none", metadata={"help": "Trackers, such as tensorboard."})
 
     def __post_init__(self) -> None:
+        for name in ("loss_settings", "task_loss_settings", "task_weights"):
+            setattr(self, name, _read_mapping(name, getattr(self, name)))
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other.")
         # Without saying so, transformers refuses bfloat16 on a CPU and takes CPU processes for strangers.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.precision == "bfloat16" or (self.precision == "auto" and not self.fp16 and is_bfloat16_fast()):
@@ -72,3 +129,14 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         # sentence-transformers' default hands different tasks to different processes; ours takes its place.
         if self.multi_dataset_batch_sampler == MultiDatasetBatchSamplers.PROPORTIONAL:
             self.multi_dataset_batch_sampler = TaskBatchSampler
+
+
+def _read_mapping(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} is no JSON ({error}): {value!r}.") from None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} must be a mapping, not {value!r}.")
+    return dict(value or {})

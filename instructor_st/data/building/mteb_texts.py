@@ -77,7 +77,7 @@ def _find_near_names(wanted: str, known: Iterable[str]) -> list[str]:
     """A name that begins like the wanted one is nearer than one of like letters, however much longer it is."""
     spelled = {name.lower(): name for name in known}
     begins = [name for name in sorted(spelled, key=len) if len(wanted) > 1 and name.startswith(wanted.lower())]
-    near = [*difflib.get_close_matches(wanted.lower(), spelled, n=3)]
+    near = [*begins, *difflib.get_close_matches(wanted.lower(), spelled, n=3)]
     return [spelled[name] for name in dict.fromkeys(near)][:3]
 
 
@@ -168,7 +168,7 @@ def _list_splits(task: Any) -> list[Any]:
         of_split += [
             task.dataset[subset][split]
             for subset in task.hf_subsets
-            if subset in task.dataset and subset not in task.eval_splits and split in task.dataset[subset]
+            if subset in task.dataset and split in task.dataset[subset]
         ]
         if not of_split:
             raise ValueError(
