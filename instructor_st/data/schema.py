@@ -128,9 +128,11 @@ def parse_training_row(
         ValueError: If a value is missing or has the wrong form; the message names `where`.
     """
     values = {name: _read_cell(value) for name, value in record.items() if value is not None}
-    instruction = str(values.get("query_instruction", values.get("instruction", query_instruction)))
-    other = str(values.get("document_instruction", document_instruction)) or instruction
-    name = str(values.get("task", task))
+    # An empty cell means "none", as in parse_row.
+    named = {key: value for key, value in values.items() if value != "" and key in (*_INSTRUCTION_COLUMNS, "task")}
+    instruction = str(named.get("query_instruction", named.get("instruction", query_instruction)))
+    other = str(named.get("document_instruction", document_instruction)) or instruction
+    name = str(named.get("task", task))
     is_pair = any(column in values for column in (*_QUERY, *_POSITIVE))
     if {"a", "b", "score"} <= values.keys() and not is_pair:
         return GradedRow(

@@ -39,8 +39,8 @@ class TrainingData:
     Attributes:
         train: Training rows by task, of one kind in each; rows of one task with different numbers of negatives are tasks
             of their own.
-        held_out: Evaluation rows by task, all of pairs; no query text of a task stands on both sides, unless the folder came split
-            that way (then the report counts them).
+        held_out: Evaluation rows by task, all of pairs; no query text of a task stands on both sides, unless the folder
+            came split that way (then the report counts them).
         report: What was read, left out (and why) and not used, with counts.
     """
 

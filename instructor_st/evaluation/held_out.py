@@ -64,8 +64,9 @@ class HeldOutReport:
 class HeldOutEvaluator(BaseEvaluator):
     """Ranks each held-out row's documents, with the row's own instructions and without them.
 
-    As a sentence-transformers evaluator it returns the averages; `evaluate` gives the whole report. The wrong instruction of a task is that of a task over the same texts, if there is one (whoever follows
-    instructions then finds the other task's answers), else that of the next task in alphabetical order.
+    As a sentence-transformers evaluator it returns the averages; `evaluate` gives the whole report. The wrong
+    instruction of a task is that of a task over the same texts, if there is one (whoever follows instructions then
+    finds the other task's answers), else that of the next task in alphabetical order.
 
     Args:
         rows_by_task: The held-out rows.

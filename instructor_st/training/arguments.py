@@ -15,6 +15,9 @@ from instructor_st.training.sampler import TaskBatchSampler
 
 __all__ = ["TrainArguments"]
 
+_ARCHITECTURES = ("prepend", "dual")
+_PRECISIONS = ("auto", "bfloat16", "float32")
+
 
 @dataclass
 class TrainArguments(SentenceTransformerTrainingArguments):
@@ -57,7 +60,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     base: str | None = field(
         default=None, metadata={"help": "Encoder or instruction model to start from; the bundled one if not given."}
     )
-    architecture: str = field(default="prepend", metadata={"help": "prepend or dual.", "choices": ["prepend", "dual"]})
+    architecture: str = field(default="prepend", metadata={"help": "prepend or dual.", "choices": list(_ARCHITECTURES)})
     data: str | None = field(default=None, metadata={"help": "A folder (or file) of rows."})
     held_out_share: float = field(default=0.1, metadata={"help": "Share of each task that is held out."})
     max_held_out_per_task: int = field(default=100, metadata={"help": "Cap on held-out queries a task."})
@@ -101,7 +104,7 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         default=False, metadata={"help": "Begin anew and delete an earlier run's checkpoints in output_dir."}
     )
     precision: str = field(
-        default="auto", metadata={"help": "auto, bfloat16 or float32.", "choices": ["auto", "bfloat16", "float32"]}
+        default="auto", metadata={"help": "auto, bfloat16 or float32.", "choices": list(_PRECISIONS)}
     )
     dropout: float | None = field(default=None, metadata={"help": "Overrides the model's dropout."})
     num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the data."})
@@ -119,6 +122,11 @@ class TrainArguments(SentenceTransformerTrainingArguments):
     def __post_init__(self) -> None:
         for name in ("loss_settings", "task_loss_settings", "task_weights"):
             setattr(self, name, _read_mapping(name, getattr(self, name)))
+        for name, choices in (("architecture", _ARCHITECTURES), ("precision", _PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        self.freeze = _read_list("freeze", self.freeze, str)
+        self.matryoshka_dims = _read_list("matryoshka_dims", self.matryoshka_dims, int)
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other.")
         # Without saying so, transformers refuses bfloat16 on a CPU and takes CPU processes for strangers.
@@ -140,3 +148,11 @@ def _read_mapping(name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name} must be a mapping, not {value!r}.")
     return dict(value or {})
+
+
+def _read_list(name: str, value: Any, kind: type) -> Any:
+    """Take a single value for a list of one, as the flag does."""
+    values = value if isinstance(value, (list, tuple)) or value is None else [value]
+    if values is not None and not all(isinstance(each, kind) and not isinstance(each, bool) for each in values):
+        raise ValueError(f"{name} must be a list of {kind.__name__}, not {value!r}.")
+    return values if values is None else list(values)

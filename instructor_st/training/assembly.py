@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from instructor_st.training.arguments import TrainArguments
 from instructor_st.training.checkpoints import (
     CheckpointError,
     find_last_checkpoint,
+    is_interrupted,
     list_checkpoints,
     remove_broken_checkpoints,
 )
@@ -96,17 +98,19 @@ def build_trainer(
         if unknown := sorted(set(given or ()) - known):
             raise ValueError(f"{what}: there is no task {unknown[0]!r} in the data.")
     settings = {task: (task_settings or {}).get(task, TaskSettings()) for task in known}
-    weights = {task: each.weight for task, each in settings.items()} | dict(args.task_weights or {})  # type: ignore[arg-type]
+    weights = {task: each.weight for task, each in settings.items()} | _read_weights(args)
     dataset = build_train_dataset(data.train)
     args.multi_dataset_batch_sampler = make_task_batch_sampler(
         tasks=list(dataset),
-        weights={name: weights[name_task(name)] for name in dataset},
+        weights=_weigh_parts(dataset, weights, alpha=args.task_alpha),
         alpha=args.task_alpha,
         max_repeats=args.max_repeats,
     )
     overrides = {task: dict(each.loss) for task, each in settings.items()}
     for task, given in dict(args.task_loss_settings or {}).items():  # type: ignore[arg-type]
-        overrides[task] = {**overrides[task], **given}
+        if not isinstance(given, Mapping):
+            raise ValueError(f"task_loss_settings: a mapping of settings is expected for {task!r}, not {given!r}.")
+        overrides[task] |= given
     kinds = data.kinds
     specs = {
         name: TaskLossSpec(
@@ -170,7 +174,7 @@ def find_resume_point(args: TrainArguments) -> tuple[str | None, list[str]]:
     """
     output = Path(str(args.output_dir))
     if args.resume_from_checkpoint:
-        return str(args.resume_from_checkpoint), []
+        return _check_checkpoint(Path(str(args.resume_from_checkpoint)), output), []
     if args.resume:
         removed = remove_broken_checkpoints(output)
         last = find_last_checkpoint(output)
@@ -240,10 +244,41 @@ def name_task(dataset_name: str) -> str:
     return _SPLIT_NAME.sub("", dataset_name)
 
 
+def _check_checkpoint(folder: Path, output: Path) -> str:
+    """Refuse a named checkpoint that nothing can go on from."""
+    if folder.is_dir() and not is_interrupted(folder):
+        return str(folder)
+    fault = "was not written to its end, or has changed" if folder.is_dir() else "is no folder"
+    last = find_last_checkpoint(output)
+    raise CheckpointError(
+        f"resume_from_checkpoint: {folder} {fault}. "
+        + (f"The last whole checkpoint in {output} is {last.name}." if last else f"There is no whole one in {output}.")
+    )
+
+
 def _explain_rows_not_drawn(plan: TaskPlan) -> str:
     parts = [f"{plan.waiting} wait" if plan.waiting else "", f"{plan.later} later" if plan.later else ""]
     parts.append(f"{plan.left_out}: {plan.reason}" if plan.left_out else "")
     return "; ".join(part for part in parts if part)
+
+
+def _read_weights(args: TrainArguments) -> dict[str, float]:
+    weights = {}
+    for task, weight in dict(args.task_weights or {}).items():  # type: ignore[arg-type]
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise ValueError(f"task_weights: a number is expected for {task!r}, not {weight!r}.")
+        weights[task] = float(weight)
+    return weights
+
+
+def _weigh_parts(dataset: Mapping[str, Sized], weights: Mapping[str, float], *, alpha: float) -> dict[str, float]:
+    """Weigh the data sets of a split task so that they are seen together as often as the whole task would be."""
+    sizes = Counter[str]()
+    for name, part in dataset.items():
+        sizes[name_task(name)] += len(part)
+    # A part of n of N rows is to have n/N of weight * N**alpha; the sampler multiplies what it is told by n**alpha.
+    shares = {name: len(part) / sizes[name_task(name)] for name, part in dataset.items()}
+    return {name: weights[name_task(name)] * share ** (1 - alpha) for name, share in shares.items()}
 
 
 def _load_guide(args: TrainArguments, specs: Mapping[str, TaskLossSpec]) -> SentenceTransformer | None:
@@ -263,5 +298,7 @@ def _wrap_losses(
     size = model.get_embedding_dimension() or 0
     if any(not 0 < dim <= size for dim in dims):
         raise ValueError(f"matryoshka_dims must be from 1 to {size}, the model's dimension, not {list(dims)}.")
-    wrapped = {id(loss): MatryoshkaLoss(model, loss, matryoshka_dims=list(dims)) for loss in losses.values()}
+    # The whole embedding is trained too; MatryoshkaLoss knows the dimensions only that it is told.
+    every = sorted({size, *dims}, reverse=True)
+    wrapped = {id(loss): MatryoshkaLoss(model, loss, matryoshka_dims=every) for loss in losses.values()}
     return {task: wrapped[id(loss)] for task, loss in losses.items()}

@@ -12,10 +12,12 @@ from instructor_st.atomic_files import write_text
 __all__ = [
     "CheckpointError",
     "find_last_checkpoint",
+    "is_interrupted",
     "is_whole",
     "list_checkpoints",
     "mark_whole",
     "remove_broken_checkpoints",
+    "remove_mark",
 ]
 
 _MARK = "complete.json"
@@ -36,6 +38,15 @@ def mark_whole(folder: str | Path) -> None:
     write_text(folder / _MARK, json.dumps({"bytes": _measure_files(folder)}, indent=1))
 
 
+def remove_mark(folder: str | Path) -> None:
+    """Take a checkpoint's mark away before it is written anew.
+
+    Args:
+        folder: The checkpoint; it need not be there.
+    """
+    (Path(folder) / _MARK).unlink(missing_ok=True)
+
+
 def is_whole(folder: str | Path) -> bool:
     """Tell whether a checkpoint was written to its end and is as it was written.
 
@@ -52,6 +63,20 @@ def is_whole(folder: str | Path) -> bool:
         return False
     found = _measure_files(folder)
     return isinstance(expected, dict) and all(found.get(name) == size for name, size in expected.items())
+
+
+def is_interrupted(folder: str | Path) -> bool:
+    """Tell whether the writing of a checkpoint was interrupted, or its files have changed.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        Whether nothing can go on from it. A checkpoint without a mark that has the trainer's state, which is written
+        last, may be another program's and counts as usable.
+    """
+    folder = Path(folder)
+    return not is_whole(folder) and ((folder / _MARK).exists() or not (folder / "trainer_state.json").exists())
 
 
 def find_last_checkpoint(output: str | Path) -> Path | None:
@@ -82,8 +107,7 @@ def list_checkpoints(output: str | Path) -> list[Path]:
 def remove_broken_checkpoints(output: str | Path) -> list[str]:
     """Take away checkpoints whose writing was interrupted, or that have changed: nothing can go on from them.
 
-    A checkpoint without a mark that has the trainer's state, which is written last, is left alone: it may be another
-    program's.
+    What may be another program's is left alone; see `is_interrupted`.
 
     Args:
         output: The folder that training writes to.
@@ -91,11 +115,7 @@ def remove_broken_checkpoints(output: str | Path) -> list[str]:
     Returns:
         The names of those that were removed.
     """
-    broken = [
-        path
-        for path in _list_checkpoints(Path(output))
-        if not is_whole(path) and ((path / _MARK).exists() or not (path / "trainer_state.json").exists())
-    ]
+    broken = [path for path in _list_checkpoints(Path(output)) if is_interrupted(path)]
     for path in broken:
         shutil.rmtree(path)
     return [path.name for path in broken]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +38,33 @@ def parse_train_arguments(arguments: Sequence[str] | None = None) -> TrainArgume
         The settings; flags come before the file, the file before the preset, the preset before the defaults.
 
     Raises:
-        ConfigurationError: If the file cannot be read, or a setting or preset is unknown.
+        ConfigurationError: If the file cannot be read, or a setting, its value, a flag or a preset is unknown.
+        SystemExit: If the value of a flag is of the wrong kind, or help is asked for, as argparse does it.
     """
     rest = list(sys.argv[1:] if arguments is None else arguments)
-    settings: dict[str, Any] = {}
-    if rest and rest[0].lower().endswith(_FILE_SUFFIXES):
-        settings = _read_file(Path(rest.pop(0)))
-    preset = _take_preset(rest) or settings.pop("preset", None)
-    parser = HfArgumentParser(TrainArguments)  # type: ignore[arg-type]
+    path = Path(rest.pop(0)) if rest and rest[0].lower().endswith(_FILE_SUFFIXES) else None
+    settings = {} if path is None else _read_file(path)
+    named = settings.pop("preset", None)
+    preset = _take_preset(rest)
+    preset = named if preset is None else preset
     if preset is not None:
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ConfigurationError(f"There is no preset {preset!r}; there are {', '.join(PRESETS)}.")
         settings = {**PRESETS[preset], **settings}
-    # argparse takes a default in text form through the flag's own type, as `2e-5` comes from YAML.
-    parser.set_defaults(**settings)
+    parser = HfArgumentParser(  # type: ignore[arg-type]
+        TrainArguments, description=f"A .yaml or .json file may come first; --preset is one of {', '.join(PRESETS)}."
+    )
+    _set_defaults(parser, settings, path)
     try:
-        (parsed,) = parser.parse_args_into_dataclasses(rest)
+        result, *remaining = parser.parse_args_into_dataclasses(
+            rest, return_remaining_strings=True, look_for_args_file=False
+        )
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigurationError(str(error)) from None
-    result: TrainArguments = parsed
-    return result
+    if unknown := [text for texts in remaining for text in texts]:
+        raise ConfigurationError(_explain_unknown(unknown[0]))
+    parsed: TrainArguments = result
+    return parsed
 
 
 def format_configuration(settings: TrainArguments) -> str:
@@ -92,10 +101,35 @@ def _take_preset(arguments: list[str]) -> str | None:
     return None
 
 
+def _set_defaults(parser: HfArgumentParser, settings: Mapping[str, Any], path: Path | None) -> None:
+    """Make settings the parser's defaults, read as the flags are: argparse converts and checks what is text."""
+    parser.set_defaults(
+        **{name: str(value) if isinstance(value, (int, float)) else value for name, value in settings.items()}
+    )
+    parser.exit_on_error = False
+    try:
+        parser.parse_known_args([])
+    except argparse.ArgumentError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    finally:
+        parser.exit_on_error = True
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `2e-5` as a number, as YAML 1.2 has it; to YAML 1.1 it is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        settings = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        settings = json.loads(text) if path.suffix.lower() == ".json" else yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such configuration file.") from None
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
@@ -105,7 +139,21 @@ def _read_file(path: Path) -> dict[str, Any]:
     known = {each.name for each in dataclasses.fields(TrainArguments) if each.init} | {"preset"}
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(str(name), sorted(known), n=3)
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise ConfigurationError(f"{path}: there is no setting {name!r}.{hint}")
+            raise ConfigurationError(f"{path}: there is no setting {name!r}.{_suggest(str(name), known)}")
     return dict(settings)
+
+
+def _explain_unknown(text: str) -> str:
+    """Say what is wrong with a part of the command line that no flag took."""
+    if not text.startswith("-"):
+        return (
+            f"{text!r} belongs to no flag. A configuration file ({', '.join(_FILE_SUFFIXES)}) comes before the flags."
+        )
+    name = text.lstrip("-").partition("=")[0]
+    flags = {each.name for each in dataclasses.fields(TrainArguments) if each.init} | {"preset"}
+    return f"There is no flag {text!r}.{_suggest(name.replace('-', '_'), flags, prefix='--')}"
+
+
+def _suggest(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=3)
+    return f" Did you mean {', '.join(prefix + each for each in near)}?" if near else ""

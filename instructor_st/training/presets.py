@@ -41,7 +41,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "eval_strategy": "steps",
                 "eval_steps": 200,
                 "load_best_model_at_end": True,
-                "metric_for_best_model": "eval_held_out_accuracy",
+                "metric_for_best_model": "eval_held_out_mean_reciprocal_rank",
                 "greater_is_better": True,
                 "logging_steps": 20,
             }

@@ -20,7 +20,7 @@ class RowCycle:
 
     The number of batches a cycle, and their sizes, are the same in each cycle, since a trainer counts its steps once.
     Batches are as equal as they can be, in steps of the number of processes; where texts repeat, they are as many as it
-    takes to keep those apart. Where even one row a process is too many for that, rows of a batch share texts. The
+    takes to keep those apart. Where no way is found even with one row a process, rows of a batch share texts. The
     rows that do not divide by the processes wait; which ones moves on from cycle to cycle through a fixed random order,
     so that no row waits twice running, all wait equally often, and no cycle hangs on the ones before.
 

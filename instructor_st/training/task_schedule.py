@@ -22,7 +22,7 @@ class TaskPlan:
         rows_drawn: How many rows the epoch yields, repeats counted.
         distinct_rows_drawn: How many different rows those are.
         batches: How many batches the epoch yields, each for all processes together.
-        sharing_batches: Those of them whose rows share texts, since fewer than one row a process is impossible.
+        sharing_batches: Those of them whose rows share texts, since no other way was found with one row a process.
         waiting: Rows that do not divide by the processes; they come first in the task's next cycle.
         later: Rows whose turn comes in later epochs, since the epoch draws a part of the task only.
         left_out: Rows that no epoch draws.

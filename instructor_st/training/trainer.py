@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from instructor_st.training.checkpoints import CheckpointError, find_last_checkpoint, mark_whole
+from instructor_st.training.checkpoints import CheckpointError, find_last_checkpoint, mark_whole, remove_mark
 from instructor_st.training.task_log import NonFiniteLossError, TaskLog
 from instructor_st.training.trainable import has_lora, merge_lora
 
@@ -78,8 +78,10 @@ class InstructionTrainer(SentenceTransformerTrainer):
             logs: The values.
             start_time: When training began.
         """
-        if "loss" in logs:
+        # The last entry has train_loss alone.
+        if "loss" in logs or "train_loss" in logs:
             self._check_losses()
+        if "loss" in logs:
             several = self.accelerator.num_processes > 1
             logs = {**logs, **self.task_log.take(self._sum_over_processes if several else None)}
         super().log(logs, start_time)
@@ -111,6 +113,8 @@ class InstructionTrainer(SentenceTransformerTrainer):
         # The older checkpoints stay until the new one is marked.
         self.args.save_total_limit = None
         try:
+            if self.args.should_save:
+                remove_mark(folder)
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
@@ -130,7 +134,8 @@ class InstructionTrainer(SentenceTransformerTrainer):
                 output_dir=str(run_folder),
                 save_total_limit=limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=False,
+                # A run that went back to an earlier step finds higher numbers; they are the older ones.
+                use_mtime=True,
             )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -213,7 +218,8 @@ def _find_accuracy(loss: Any) -> Tensor | None:
 
 
 def _leave_tasks_out(logs: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if logs is None else {name: value for name, value in logs.items() if "/" not in name}
+    of_tasks = ("loss/", "accuracy/")
+    return None if logs is None else {name: value for name, value in logs.items() if not name.startswith(of_tasks)}
 
 
 class _QuietProgressCallback(ProgressCallback):

@@ -39,7 +39,7 @@ def join_parts(sampler: TaskBatchSampler) -> list[list[int]]:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_no_text_twice_in_a_batch_of_all_processes(processes):
-    texts = [(f"query {place}", f"label {place % 7}", f"label {(place * 3 + 1) % 7}") for place in range(60)]
+    texts = [(f"query {place}", f"label {place % 11}", f"label {(place * 3 + 1) % 11}") for place in range(60)]
     names = ("query", "positive", "negative_1")
     columns = {
         name: [[f"instruction {row}", cell[place]] for row, cell in enumerate(texts)]

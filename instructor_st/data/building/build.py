@@ -266,7 +266,7 @@ def _fingerprint(build: _Build, group: Sequence[TaskSpec]) -> str:
     content = {
         "format": _FORMAT,
         "settings": settings,
-        "tasks": [task.model_dump(mode="json", exclude={"weight", "license"}) for task in group],
+        "tasks": [task.model_dump(mode="json", exclude={"weight", "license", "loss"}) for task in group],
         "sides": [task.sides.model_dump(mode="json") for task in group],
         "files": [asdict(file) for task in group for file in list_source_files(task.source)],
         "evaluation": [asdict(source) for source in build.evaluation_sources],

@@ -220,6 +220,7 @@ def _describe_task(task: TaskSpec, result: TaskResult) -> dict[str, Any]:
         "kind": task.kind,
         "license": task.license,
         "weight": task.weight,
+        "loss": dict(task.loss),
         "source": _describe_source(task.source),
         "files": [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in result.files],
         "instructions": task.sides.model_dump(mode="json"),

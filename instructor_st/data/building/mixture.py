@@ -122,7 +122,8 @@ class TaskSpec(Spec):
         positive_score: For `scored`: pairs with at least this score are positives.
         negative_score: For `scored`: pairs with at most this score are hard negatives.
         positive_labels: For `duplicates` with a label column: the labels that mean "duplicate".
-        weight: How often a pass over the mixture sees the task's rows.
+        weight: How often a pass over the mixture sees the task's rows, 1 being the measure.
+        loss: Settings of the task's loss that differ from the others' (`instructor_st.training.LossSettings`).
         license: As the source states it.
     """
 
@@ -141,6 +142,7 @@ class TaskSpec(Spec):
     negative_score: float | None = None
     positive_labels: tuple[str, ...] = ("1", "true", "yes", "duplicate")
     weight: Annotated[float, Field(gt=0)] = 1.0
+    loss: _Mapping = Field(default_factory=lambda: MappingProxyType({}))
     license: str = "unknown"
 
     @model_validator(mode="after")
