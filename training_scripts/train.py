@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from accelerate import PartialState
 from transformers import set_seed
@@ -95,7 +96,7 @@ def prepare(args: TrainArguments, data: TrainingData, *, state: PartialState, ba
     """Load the model, evaluate it, build the trainer, show what will be done."""
     resume_point, removed = find_resume_point(args) if state.is_main_process else (None, [])
     state.wait_for_everyone()
-    if not state.is_main_process and args.resume:
+    if not state.is_main_process and (args.resume or args.resume_from_checkpoint):
         resume_point, _ = find_resume_point(args)
     model = load_trained_model(base, args)
     evaluator = None
@@ -140,6 +141,11 @@ def show_outcome(
     print(f"print(model.encode([[{instruction!r}, {text[:60]!r}]]).shape)")
 
 
+def stop(error: Exception) -> NoReturn:
+    """End the program with one line, of however many the message has."""
+    sys.exit(f"train.py: {' '.join(str(error).split())}")
+
+
 def main() -> None:
     """Read the settings, load, train, report."""
     try:
@@ -151,14 +157,14 @@ def main() -> None:
         data = load_data(args, verbose=state.is_main_process)
         base = args.base or find_bundled_model()
         run = prepare(args, data, state=state, base=base)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"train.py: {error}")
+    except (ImportError, OSError, ValueError, NonFiniteLossError) as error:
+        stop(error)
     try:
         run.trainer.train(resume_from_checkpoint=run.resume_point)
+        merge_lora(run.model)
+        folder = run.trainer.save_final_model(Path(str(args.output_dir)) / "final")
     except (CheckpointError, NonFiniteLossError) as error:
-        sys.exit(f"train.py: {error}")
-    merge_lora(run.model)
-    folder = run.trainer.save_final_model(Path(str(args.output_dir)) / "final")
+        stop(error)
     if state.is_main_process:
         show_outcome(args, data, base=base, before=run.before, folder=folder)
 

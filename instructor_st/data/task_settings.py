@@ -49,3 +49,14 @@ def read_task_settings(folder: str | Path) -> dict[str, TaskSettings]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no manifest of a mixture ({error}). Build the mixture again.") from None
+
+
+def _read_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """YAML 1.1 takes `2e-2` for a text."""
+    read = {}
+    for name, value in values.items():
+        try:
+            read[name] = float(value) if isinstance(value, str) else value
+        except ValueError:
+            read[name] = value
+    return read

@@ -124,7 +124,7 @@ def load_training_data(
     if max_rows_per_task is not None:
         train = _draw_rows(train, max_rows_per_task, seed, report)
         others = _draw_rows(others, max_rows_per_task, seed, report)
-    rows_by_task: dict[str, list[Any]] = {**_separate_negative_counts(train), **others}
+    rows_by_task = _separate_negative_counts({**train, **others})
     if not rows_by_task:
         raise ValueError(f"{folder} has no training row. Read: {dict(report)}.")
     return TrainingData(rows_by_task, held_out, report)
@@ -277,14 +277,15 @@ def _count_shared_queries(train: RowsByTask, held_out: RowsByTask) -> int:
     return sum(row.query.text in queries.get(task, ()) for task, rows in held_out.items() for row in rows)
 
 
-def _separate_negative_counts(rows_by_task: RowsByTask) -> dict[str, list[Row]]:
+def _separate_negative_counts(rows_by_task: Mapping[str, Sequence[TrainingRow]]) -> dict[str, list[TrainingRow]]:
     """Give rows of one task with different numbers of negatives data sets of their own."""
-    separated: dict[str, list[Row]] = {}
+    separated: dict[str, list[TrainingRow]] = {}
     for task, rows in rows_by_task.items():
-        counts = sorted({len(row.negatives) for row in rows})
-        for count in counts:
-            name = f"{task} ({count} negatives)" if len(counts) > 1 else task
-            separated[name] = [row for row in rows if len(row.negatives) == count]
+        parts: dict[int, list[TrainingRow]] = defaultdict(list)
+        for row in rows:
+            parts[len(row.negatives) if isinstance(row, Row) else 0].append(row)
+        for count in sorted(parts):
+            separated[f"{task} ({count} negatives)" if len(parts) > 1 else task] = parts[count]
     return separated
 
 

@@ -133,6 +133,9 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.precision == "bfloat16" or (self.precision == "auto" and not self.fp16 and is_bfloat16_fast()):
             self.bf16 = True
+        # transformers' default is the evaluation loss, which an evaluator does not give.
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "eval_held_out_accuracy"
         super().__post_init__()
         # sentence-transformers' default hands different tasks to different processes; ours takes its place.
         if self.multi_dataset_batch_sampler == MultiDatasetBatchSamplers.PROPORTIONAL:

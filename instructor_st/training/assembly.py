@@ -50,9 +50,12 @@ def load_trained_model(base: str, args: TrainArguments) -> INSTRUCTOR:
 
     Raises:
         ImportError: If LoRA is asked for and peft is not installed.
-        ValueError: If a setting does not fit the model.
+        ValueError: If the base cannot be loaded, or a setting does not fit the model.
     """
-    loaded = SentenceTransformer(base)
+    try:
+        loaded = SentenceTransformer(base)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"base: {base!r} could not be loaded: {error}") from error
     if isinstance(loaded[0], (InstructionPrepend, DualEncoderConcat)):
         model = INSTRUCTOR(base)
     else:

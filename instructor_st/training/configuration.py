@@ -51,8 +51,9 @@ def parse_train_arguments(arguments: Sequence[str] | None = None) -> TrainArgume
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ConfigurationError(f"There is no preset {preset!r}; there are {', '.join(PRESETS)}.")
         settings = {**PRESETS[preset], **settings}
-    parser = HfArgumentParser(  # type: ignore[arg-type]
-        TrainArguments, description=f"A .yaml or .json file may come first; --preset is one of {', '.join(PRESETS)}."
+    parser = HfArgumentParser(
+        TrainArguments,  # type: ignore[arg-type]
+        description=f"A .yaml or .json file may come first; --preset is one of {', '.join(PRESETS)}.",
     )
     _set_defaults(parser, settings, path)
     try:

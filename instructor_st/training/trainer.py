@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
 from torch import Tensor, nn
@@ -94,12 +95,21 @@ class InstructionTrainer(SentenceTransformerTrainer):
 
         Returns:
             The folder.
+
+        Raises:
+            CheckpointError: If it cannot be written; what lay in the folder is still there then.
+            NonFiniteLossError: If weights are not finite.
         """
         folder = Path(folder)
+        self._check_weights()
         if self.is_world_process_zero():
             partial = folder.with_name(folder.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            self.model.save_pretrained(str(partial))
+            try:
+                self.model.save_pretrained(str(partial))
+            except Exception as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise self._explain_failed_write(folder, error) from error
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         self.accelerator.wait_for_everyone()
@@ -107,9 +117,14 @@ class InstructionTrainer(SentenceTransformerTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_losses()
+        self._check_weights()
         run_folder = Path(self._get_output_dir(trial=trial))
         folder = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         limit = self.args.save_total_limit
+        if self.args.should_save:
+            # Where an earlier run left one of this step, its mark would vouch for a mixture of two.
+            shutil.rmtree(folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         # The older checkpoints stay until the new one is marked.
         self.args.save_total_limit = None
         try:
@@ -121,12 +136,7 @@ class InstructionTrainer(SentenceTransformerTrainer):
                 mark_whole(folder)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            last = find_last_checkpoint(run_folder)
-            raise CheckpointError(
-                f"{folder} could not be written: {error}. "
-                + (f"The last whole checkpoint is {last.name}. " if last else "There is no earlier checkpoint. ")
-                + "Mend what is wrong (most often the disk is full) and go on with --resume."
-            ) from error
+            raise self._explain_failed_write(folder, error) from error
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
@@ -170,17 +180,40 @@ class InstructionTrainer(SentenceTransformerTrainer):
         best = self.state.best_model_checkpoint
         if best is None:
             raise CheckpointError(f"There is no best checkpoint in {self.args.output_dir} to load at the end.")
-        self._load_from_checkpoint(best)
+        try:
+            self._load_from_checkpoint(best)
+        except Exception as error:
+            raise CheckpointError(
+                f"The best checkpoint {best} cannot be loaded: {error}. The model is that of the last step; train anew, or "
+                "use another checkpoint."
+            ) from error
         self.model.model_card_data.set_best_model_step(int(best.rsplit("-", 1)[-1]))
 
     def _check_losses(self) -> None:
         if task := self.task_log.find_non_finite():
-            last = find_last_checkpoint(str(self.args.output_dir))
-            raise NonFiniteLossError(
-                f"The loss of task {task!r} is not a finite number, seen at step {self.state.global_step}. "
-                + (f"The last checkpoint before it is {last.name}. " if last else "No checkpoint was written yet. ")
-                + "Lower the learning rate, or train in float32 (--precision float32)."
-            )
+            raise self._explain_non_finite(f"The loss of task {task!r}")
+
+    def _check_weights(self) -> None:
+        # A finite loss can have a gradient that is none: then the weights are spoilt before any loss tells.
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all().item():
+                raise self._explain_non_finite(f"The weight {name}")
+
+    def _explain_non_finite(self, what: str) -> NonFiniteLossError:
+        last = find_last_checkpoint(str(self.args.output_dir))
+        return NonFiniteLossError(
+            f"{what} is not a finite number, seen at step {self.state.global_step}. "
+            + (f"The last checkpoint before it is {last.name}. " if last else "No checkpoint was written yet. ")
+            + "Lower the learning rate, or train in float32 (--precision float32)."
+        )
+
+    def _explain_failed_write(self, folder: Path, error: Exception) -> CheckpointError:
+        last = find_last_checkpoint(str(self.args.output_dir))
+        return CheckpointError(
+            f"{folder} could not be written: {error}. "
+            + (f"The last whole checkpoint is {last.name}. " if last else "There is no earlier checkpoint. ")
+            + "Mend what is wrong (most often the disk is full) and go on with --resume."
+        )
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values, reduction="sum")

@@ -10,6 +10,8 @@ import pytest
 import zstandard
 
 from instructor_st.data import list_data_files, read_records, read_rows
+from instructor_st.data.row_files import read_training_rows
+from instructor_st.data.schema import ClassRow, GradedRow, Row
 from instructor_st.data.sources.packed_files import UnreadableFileError
 
 ROW = {"query": ["q: ", "ä a"], "positive": ["d: ", "b, c"], "negative_1": ["d: ", "line\nbreak"]}
@@ -121,3 +123,47 @@ def test_nothing_to_read(tmp_path):
         list_data_files(tmp_path / "no")
     with pytest.raises(FileNotFoundError, match="holds no row file"):
         list_data_files(tmp_path)
+
+
+def test_training_rows_of_all_kinds_from_all_kinds_of_files(tmp_path):
+    (tmp_path / "graded.csv").write_text("a,b,score,instruction\nx,y,0.5,i: \n")
+    graded = {"a": ["i: ", "x"], "b": ["i: ", "y"], "score": 0.5}
+    pq.write_table(pa.Table.from_pylist([graded]), tmp_path / "graded.parquet")
+    (tmp_path / "classes.jsonl").write_text(json.dumps({"input": ["i: ", "x"], "label": "c"}))
+    (tmp_path / "classes.csv").write_text("text,label\nx,c\n")
+    (tmp_path / "scores.jsonl").write_text(json.dumps({**ROW, "scores": [2, 1]}))
+    (tmp_path / "scores.csv").write_text('query,positive,negative_1,scores\nq,p,n,"[2, 1]"\n')
+    pq.write_table(pa.Table.from_pylist([{**ROW, "scores": [2.0, 1.0]}]), tmp_path / "scores.parquet")
+    report = Counter()
+    rows = list(read_training_rows(tmp_path, query_instruction="i: ", report=report))
+    assert report == {"rows read": 7}
+    by_task = {task: [row for row in rows if row.task == task] for task in ("graded", "classes", "scores")}
+    assert [type(row) for row in by_task["graded"]] == [GradedRow] * 2
+    assert len(set(by_task["graded"])) == 1
+    assert [type(row) for row in by_task["classes"]] == [ClassRow] * 2
+    assert len(set(by_task["classes"])) == 1
+    assert [type(row) for row in by_task["scores"]] == [Row] * 3
+    assert {row.scores for row in by_task["scores"]} == {(2.0, 1.0)}
+
+
+def test_blank_texts_of_all_kinds_are_counted(tmp_path):
+    records = [
+        {"a": "x", "b": " ", "score": 1},
+        {"a": "", "b": "y", "score": 1},
+        {"input": "\n", "label": "c"},
+        {"query": "q", "positive": ""},
+        {"input": "x", "label": "c", "note": "n"},
+        {"query": "q", "positive": "p", "negative_1": " "},  # a blank negative is a text like another
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report = Counter()
+    rows = list(read_training_rows(tmp_path, report=report))
+    assert [type(row) for row in rows] == [ClassRow, Row]
+    assert report == {
+        "rows read": 2,
+        "left out: blank text": 3,
+        "left out: blank query or positive": 1,
+        "column 'note' of a.jsonl is not used": 1,
+    }
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: no 'query' among the columns"):
+        list(read_rows(tmp_path))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +99,22 @@ def test_as_an_evaluator_of_the_trainer(t5_model):
     assert evaluator.primary_metric == "held_out_mean_reciprocal_rank"
     with pytest.raises(ValueError, match="no held-out row"):
         HeldOutEvaluator({"t": []})
+
+
+def test_gap_between_the_right_and_a_wrong_instruction_by_hand(rows):
+    model = LookupModel()
+    model.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_, **__: None)
+    # See test_scores_by_hand: right 0.5 and 1, wrong 0.5 and 0.
+    assert HeldOutEvaluator(rows, with_gap=True)(model) == {
+        "held_out_accuracy": 0.75,
+        "held_out_mean_reciprocal_rank": (0.75 + 1) / 2,
+        "held_out_accuracy_wrong": 0.25,
+        "held_out_instruction_gap": 0.5,
+    }
+    assert set(HeldOutEvaluator(rows)(model)) == {"held_out_accuracy", "held_out_mean_reciprocal_rank"}
+    # One task alone has no wrong instruction, so there is no gap.
+    alone = HeldOutEvaluator({"plain": rows["plain"]}, with_gap=True, name="dev")
+    assert alone(model) == {"dev_accuracy": 0.5, "dev_mean_reciprocal_rank": 0.75}
 
 
 def test_table_and_results_file(rows, tmp_path):
