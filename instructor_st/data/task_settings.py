@@ -43,7 +43,7 @@ def read_task_settings(folder: str | Path) -> dict[str, TaskSettings]:
         tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
         return {
             str(task["name"]).replace(".", "_"): TaskSettings(
-                float(task.get("weight", 1)), dict(task.get("loss") or {})
+                float(task.get("weight", 1)), _read_numbers(dict(task.get("loss") or {}))
             )
             for task in tasks
         }
