@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from instructor_st.training import TrainArguments
 from tests.conftest import REPOSITORY, T5
 
 pytestmark = pytest.mark.slow
@@ -60,11 +61,11 @@ def list_arguments(data: Path, output: Path, *more: str, epochs: int = 8) -> lis
 def start(
     log: Path, *arguments: str, processes: int = 1, prepare: Callable[[], None] | None = None
 ) -> subprocess.Popen:
-    """Start a training on one core; what it prints goes to the log."""
-    core = {min(os.sched_getaffinity(0))}
+    """Start a training, a core a process; what it prints goes to the log."""
+    cores = sorted(os.sched_getaffinity(0))[:processes]
 
     def set_limits() -> None:
-        os.sched_setaffinity(0, core)
+        os.sched_setaffinity(0, cores)
         if prepare is not None:
             prepare()
 
@@ -218,6 +219,12 @@ def test_an_earlier_run_is_neither_mixed_up_nor_deleted_unasked(data, calm, tmp_
     assert list_names(output) == ["checkpoint-3", "checkpoint-4", "final"]
     state = json.loads((output / "checkpoint-3" / "trainer_state.json").read_text())
     assert state["max_steps"] == 4
+    (output / "checkpoint-4" / "stray.bin").write_bytes(b"of the run before")
+    flags = ["--resume_from_checkpoint", str(output / "checkpoint-3"), "--max_steps", "4"]
+    code, text = run(tmp_path / "log", *list_arguments(data, output, *flags))
+    assert code == 0, text[-3000:]
+    assert "model.safetensors" in list_names(output / "checkpoint-4")
+    assert "stray.bin" not in list_names(output / "checkpoint-4")  # written anew, not over the old one
 
 
 def test_a_full_disk_leaves_the_last_whole_checkpoint(data, calm, tmp_path):
@@ -286,9 +293,10 @@ def test_numbers_that_are_none_are_not_saved(data, tmp_path, rate, message, writ
 
 def test_a_base_that_holds_a_nan_is_pointed_out(data, tmp_path, monkeypatch):
     shutil.copytree(T5, tmp_path / "base")
-    weights = load_file(tmp_path / "base" / "2_Dense" / "model.safetensors")
+    file = tmp_path / "base" / "2_Dense" / "pytorch_model.bin"
+    weights = torch.load(file, weights_only=True)
     weights["linear.weight"][0, 0] = float("nan")
-    save_file(weights, tmp_path / "base" / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+    torch.save(weights, file)
     line = refuse(monkeypatch, *list_arguments(data, tmp_path / "out", "--base", str(tmp_path / "base")))
     assert "The loss of task '" in line
     assert "seen at step 0. No checkpoint was written yet." in line
@@ -300,7 +308,6 @@ def test_a_broken_file_stops_or_is_left_out_with_its_reason(data, tmp_path, monk
     shutil.copytree(data, folder)
     broken = folder / "train" / "gamma.jsonl"
     broken.write_text((folder / "train" / "beta.jsonl").read_text() + '\n{"query": ["Represent", \n')
-    # A NaN or a broken row must not cost a run of hours: both are seen before the first step.
     line = refuse(monkeypatch, *list_arguments(folder, tmp_path / "out"))
     assert "gamma.jsonl:25: " in line
     code, text = run(
@@ -335,3 +342,24 @@ def test_an_unknown_setting_of_a_file_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("learning_rte: 1e-4\n")
     line = refuse(monkeypatch, str(tmp_path / "run.yaml"))
     assert f"{tmp_path}/run.yaml: there is no setting 'learning_rte'. Did you mean learning_rate" in line
+
+
+def test_the_best_model_is_chosen_by_what_the_evaluator_gives(tmp_path):
+    flags = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    args = TrainArguments(output_dir=str(tmp_path), **flags)
+    # transformers' own default, the evaluation loss, is none of it and would end the run at the first evaluation.
+    assert (args.metric_for_best_model, args.greater_is_better) == ("eval_held_out_accuracy", True)
+
+
+def test_matryoshka_in_mini_batches_gives_the_losses_of_whole_batches(data, tmp_path):
+    losses = []
+    for name, flags in (("whole", []), ("parts", ["--mini_batch_size", "3"])):
+        output = tmp_path / name
+        flags = [*flags, "--matryoshka_dims", "48", "24", "--dropout", "0", "--max_steps", "3", "--logging_steps", "1"]
+        code, text = run(tmp_path / "log", *list_arguments(data, output, *flags))
+        assert code == 0, text[-3000:]
+        history = json.loads((output / "checkpoint-3" / "trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in history if "loss" in entry])
+    assert len(losses[0]) == 3
+    # Both tasks share one loss, which is wrapped once.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

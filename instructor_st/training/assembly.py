@@ -303,5 +303,7 @@ def _wrap_losses(
         raise ValueError(f"matryoshka_dims must be from 1 to {size}, the model's dimension, not {list(dims)}.")
     # The whole embedding is trained too; MatryoshkaLoss knows the dimensions only that it is told.
     every = sorted({size, *dims}, reverse=True)
-    wrapped = {id(loss): MatryoshkaLoss(model, loss, matryoshka_dims=every) for loss in losses.values()}
+    # Each module once, though tasks share it: wrapping changes a cached loss in place.
+    distinct = {id(loss): loss for loss in losses.values()}
+    wrapped = {key: MatryoshkaLoss(model, loss, matryoshka_dims=every) for key, loss in distinct.items()}
     return {task: wrapped[id(loss)] for task, loss in losses.items()}
