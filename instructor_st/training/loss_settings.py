@@ -30,7 +30,9 @@ class ContrastiveSettings:
     Attributes:
         objective: `infonce` (a softmax over the candidates, both directions) or `margin` (a hinge on the cosine of each
             negative, from query to documents).
-        temperature: :math:`\tau` of `infonce`, above 0.
+        temperature: :math:`\tau` of `infonce`, above 0. The paper says 0.01 for its T5; with all-MiniLM-L6-v2 on 24 rows of
+            each of 124 tasks, once through (one seed, held-out accuracy and its gap to a wrong instruction), 0.01 gave 0.580
+            and 0.027, 0.02 0.578 and 0.023, 0.05 0.593 and 0.037, 0.1 0.585 and 0.010: hence 0.05.
         margin: By how much `margin` wants the positive above each negative, on the cosine; 0 or more.
         weight: A factor of the loss, above 0, so that one task counts more or less than another.
         in_batch_negatives: Whether other rows of the batch are negatives. If not, a row has its own hard ones only, and

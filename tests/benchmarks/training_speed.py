@@ -74,11 +74,14 @@ def build_trainer(who: str, *, batch: int, steps: int, mini_batch: int | None, f
             else losses.MultipleNegativesRankingLoss(model, **options)
         )
         return SentenceTransformerTrainer(
-            model=model, args=StockArguments(**common), train_dataset=rows, loss={"task": loss}
+            model=model,
+            args=StockArguments(**common, multi_dataset_batch_sampler=make_task_batch_sampler(allow_duplicates=True)),
+            train_dataset=rows,
+            loss={"task": loss},
         )
     instructor = INSTRUCTOR.from_encoder(base)
     args = TrainArguments(**common, precision="float32")
-    # The same rows as the other trainer sees; texts that repeat cost both the same.
+    # The same batches for both, in the same order: other rows together would be padded to other lengths.
     args.multi_dataset_batch_sampler = make_task_batch_sampler(allow_duplicates=True)
     return InstructionTrainer(
         model=instructor,
