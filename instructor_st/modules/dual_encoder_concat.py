@@ -14,6 +14,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging
 
 from instructor_st.modules.text_modality import pin_text_modality
+from instructor_st.modules.tuned_dense import DENSE_DELTAS, DenseDelta
+from instructor_st.modules.tuned_tasks import TUNED_TASKS_FOLDER, TunedTasks
 from instructor_st.pairs import parse_inputs
 
 __all__ = ["DualEncoderConcat"]
@@ -23,9 +25,10 @@ logger = logging.get_logger(__name__)
 EncoderPooling = Literal["cls", "mean"]
 INSTRUCTION_IDS = "instruction_ids"
 INSTRUCTION_ATTENTION_MASK = "instruction_attention_mask"
+TUNED_TASK = "tuned_task"
 # Distinct instructions are few; the bound only guards against one a text.
 _MAX_REMEMBERED = 10_000
-_INSTRUCTION_KEYS = (INSTRUCTION_IDS, INSTRUCTION_ATTENTION_MASK)
+_INSTRUCTION_KEYS = (INSTRUCTION_IDS, INSTRUCTION_ATTENTION_MASK, TUNED_TASK)
 
 
 class DualEncoderConcat(InputModule):
@@ -34,6 +37,8 @@ class DualEncoderConcat(InputModule):
     The output has `h_instruction + h_text` dimensions; a `Dense` behind it mixes the two. Text vectors do not depend on
     the instruction. Each distinct instruction of a batch passes its encoder once, in training too (where the rows that
     share an instruction therefore share its dropout).
+
+    An instruction that is exactly the name of a tuned task (`tuned_tasks`) stands for that task's vector.
 
     Args:
         text_encoder: The encoder of the texts. Its inputs are padded, never flattened: the instruction travels with its
@@ -72,9 +77,12 @@ class DualEncoderConcat(InputModule):
         for encoder in self._name_encoders().values():
             pin_text_modality(encoder)
         self.text_encoder.unpad_inputs = False
+        self.tuned_tasks = TunedTasks("dual", self.instruction_encoder.get_embedding_dimension())
         self._remembered: dict[tuple[int, ...], torch.Tensor] | None = None
-        self._pool_text = Pooling(self.text_encoder.get_embedding_dimension(), text_pooling)
-        self._pool_instruction = Pooling(self.instruction_encoder.get_embedding_dimension(), instruction_pooling)
+        self.text_pooling_module = Pooling(self.text_encoder.get_embedding_dimension(), text_pooling)
+        self.instruction_pooling_module = Pooling(
+            self.instruction_encoder.get_embedding_dimension(), instruction_pooling
+        )
 
     @property
     def tokenizer(self) -> Any:  # type: ignore[override]
@@ -110,7 +118,8 @@ class DualEncoderConcat(InputModule):
         Returns:
             The text's features (`input_ids` and `attention_mask`, `(batch, sequence)`, ...) and the instruction's,
             `instruction_ids` and `instruction_attention_mask`, `(batch, 1, instruction length)`: one a row, so that
-            whatever slices or joins batches keeps them with their texts.
+            whatever slices or joins batches keeps them with their texts. Where the model has tuned tasks, also
+            `tuned_task`, `(batch, 1)`: the task's place, counted from 1, and 0 for none.
 
         Raises:
             ValueError: If an input has none of the accepted forms.
@@ -118,12 +127,17 @@ class DualEncoderConcat(InputModule):
         pairs = parse_inputs(inputs, prompt)
         if not pairs:
             return {}
+        places = {name: place for place, name in enumerate(self.tuned_tasks, 1)}
+        tuned = [places.get(pair.instruction, 0) for pair in pairs]
         features: dict[str, Any] = self.text_encoder.preprocess([pair.text for pair in pairs], **kwargs)
-        distinct = {instruction: place for place, instruction in enumerate(dict.fromkeys(p.instruction for p in pairs))}
+        instructions = ["" if place else pair.instruction for pair, place in zip(pairs, tuned, strict=True)]
+        distinct = {instruction: place for place, instruction in enumerate(dict.fromkeys(instructions))}
         tokens = self._tokenize_instructions(list(distinct))
-        rows = torch.tensor([distinct[pair.instruction] for pair in pairs])
+        rows = torch.tensor([distinct[instruction] for instruction in instructions])
         features[INSTRUCTION_IDS] = tokens["input_ids"][rows].unsqueeze(1)
         features[INSTRUCTION_ATTENTION_MASK] = tokens["attention_mask"][rows].unsqueeze(1)
+        if places:
+            features[TUNED_TASK] = torch.tensor(tuned).unsqueeze(1)
         return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -135,16 +149,34 @@ class DualEncoderConcat(InputModule):
 
         Returns:
             The same dict with `token_embeddings` (the text's, `(batch, sequence, h_text)`) and `sentence_embedding`,
-            `(batch, h_instruction + h_text)`, added.
+            `(batch, h_instruction + h_text)`, added; `dense_deltas`, what tuned tasks change in the Dense, for their rows.
         """
         text = self.text_encoder({key: value for key, value in features.items() if key not in _INSTRUCTION_KEYS})
-        text_vectors = self._pool_text(text)["sentence_embedding"]
+        text_vectors = self.text_pooling_module(text)["sentence_embedding"]
         instruction_vectors = self._encode_instructions(
             features[INSTRUCTION_IDS].squeeze(1), features[INSTRUCTION_ATTENTION_MASK].squeeze(1)
         )
+        if TUNED_TASK in features:
+            places = features[TUNED_TASK].squeeze(1)
+            instruction_vectors = self._put_tuned_vectors(instruction_vectors, places)
+            features[DENSE_DELTAS] = self._collect_deltas(places)
         features["token_embeddings"] = text["token_embeddings"]
         features["sentence_embedding"] = torch.cat([instruction_vectors, text_vectors], dim=-1)
         return features
+
+    def embed_instruction(self, instruction: str) -> torch.Tensor:
+        """Compute the vector of an instruction, or take that of a tuned task.
+
+        Args:
+            instruction: The instruction, or a tuned task's name.
+
+        Returns:
+            `(1, h_instruction)`, on the module's device.
+        """
+        device = next(self.parameters()).device
+        tokens = self._tokenize_instructions(["" if instruction in self.tuned_tasks else instruction])
+        vectors = self._encode_instructions(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+        return self.tuned_tasks[instruction].vectors.to(vectors) if instruction in self.tuned_tasks else vectors
 
     @contextmanager
     def remember_instructions(self) -> Iterator[None]:
@@ -172,6 +204,12 @@ class DualEncoderConcat(InputModule):
             folder = Path(output_path, name)
             folder.mkdir(parents=True, exist_ok=True)
             encoder.save(str(folder), safe_serialization=safe_serialization)
+        self.tuned_tasks.save(output_path)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the settings, with the names of the tuned tasks if there are any."""
+        config: dict[str, Any] = super().get_config_dict()
+        return {**config, TUNED_TASKS_FOLDER: list(self.tuned_tasks)} if self.tuned_tasks else config
 
     @classmethod
     def load(  # type: ignore[override]
@@ -188,13 +226,17 @@ class DualEncoderConcat(InputModule):
             The module.
         """
         hub_keys = ("token", "cache_folder", "revision", "local_files_only")
-        config = cls.load_config(model_name_or_path, subfolder, **{k: kwargs[k] for k in hub_keys if k in kwargs})
+        hub = {key: kwargs[key] for key in hub_keys if key in kwargs}
+        config = cls.load_config(model_name_or_path, subfolder, **hub)
+        tuned_names = config.pop(TUNED_TASKS_FOLDER, [])
         names = ("text_encoder",) if config.pop("share_encoders", False) else ("text_encoder", "instruction_encoder")
         encoders = {
             name: Transformer.load(model_name_or_path, subfolder=posixpath.join(subfolder, name), **kwargs)
             for name in names
         }
-        return cls(**encoders, **config)
+        module = cls(**encoders, **config)
+        module.tuned_tasks.load_from_model(model_name_or_path, subfolder, tuned_names, **hub)
+        return module
 
     def _name_encoders(self) -> dict[str, Transformer]:
         if self.share_encoders:
@@ -231,9 +273,20 @@ class DualEncoderConcat(InputModule):
                 remembered.update(vectors)
         return torch.stack([vectors[key] for key in keys])[places]
 
+    def _put_tuned_vectors(self, vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Give the rows of tuned tasks these tasks' vectors, `(batch, h_instruction)`."""
+        table = torch.cat([task.vectors.to(vectors) for task in self.tuned_tasks.values()])
+        return torch.where((places > 0)[:, None], table[(places - 1).clamp(min=0)], vectors)
+
+    def _collect_deltas(self, places: torch.Tensor) -> list[tuple[torch.Tensor, DenseDelta]]:
+        """Pair the rows of each tuned task that changes the Dense with what it changes."""
+        deltas = [(place, task.dense_delta) for place, task in enumerate(self.tuned_tasks.values(), 1)]
+        found = [(torch.nonzero(places == place).squeeze(1), delta) for place, delta in deltas if delta is not None]
+        return [(rows, delta) for rows, delta in found if len(rows)]
+
     def _encode_distinct(self, rows: torch.Tensor) -> torch.Tensor:
         tokens = {"input_ids": rows[:, 0], "attention_mask": rows[:, 1]}
-        vectors: torch.Tensor = self._pool_instruction(self.instruction_encoder(tokens))["sentence_embedding"]
+        vectors: torch.Tensor = self.instruction_pooling_module(self.instruction_encoder(tokens))["sentence_embedding"]
         return vectors
 
     def __repr__(self) -> str:

@@ -10,7 +10,9 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from transformers.utils import logging
 
+from instructor_st.modules.soft_prompt import SoftPromptTable
 from instructor_st.modules.text_modality import pin_text_modality
+from instructor_st.modules.tuned_tasks import TUNED_TASKS_FOLDER, TunedTasks
 from instructor_st.pairs import InstructedText, parse_inputs
 
 __all__ = ["InstructionPrepend"]
@@ -18,6 +20,8 @@ __all__ = ["InstructionPrepend"]
 logger = logging.get_logger(__name__)
 
 INSTRUCTION_MASK = "instruction_mask"
+SOFT_PROMPT = "soft_prompt"
+_OUR_KEYS = (INSTRUCTION_MASK, SOFT_PROMPT)
 # Distinct instructions are few (one to a few hundred); the bound only guards against one a text.
 _MAX_CACHED_INSTRUCTIONS = 50_000
 
@@ -35,6 +39,9 @@ class InstructionPrepend(Transformer):
     masked (so did the old package, and stored vectors depend on it).
 
     An instruction that fills the whole window is cut by one token so that the text keeps its first one.
+
+    An instruction that is exactly the name of a tuned task (`tuned_tasks`) stands for that task's soft prompt: `k` vectors
+    in place of the embeddings of as many tokens (Lester et al. 2021, arXiv 2104.08691).
 
     Args:
         model_name_or_path: A `transformers` checkpoint, local or on the Hub.
@@ -71,6 +78,8 @@ class InstructionPrepend(Transformer):
 
     def _prepare(self) -> None:
         pin_text_modality(self)
+        embeddings: Any = self.model.get_input_embeddings()
+        self.tuned_tasks = TunedTasks("prepend", int(embeddings.weight.shape[1]))
         self._meter: _InstructionMeter | None = None
         self._has_warned = False
         tokenizer: Any = self.tokenizer
@@ -96,19 +105,29 @@ class InstructionPrepend(Transformer):
 
         Returns:
             The features of `Transformer.preprocess` and `instruction_mask`: integers, `(batch, sequence)`, or
-            `(1, total tokens)` when the batch is flattened; 1 where a token belongs to the instruction.
+            `(1, total tokens)` when the batch is flattened; 1 where a token belongs to the instruction. Where the model
+            has tuned tasks, also `soft_prompt` of that shape: which of all their vectors stands at a position, counted
+            from 1, and 0 for none.
 
         Raises:
-            ValueError: If an input has none of the accepted forms.
+            ValueError: If an input has none of the accepted forms, or a soft prompt leaves the text no room.
         """
         pairs = parse_inputs(inputs, prompt)
         if not pairs:
             return {}
+        meter = self._get_meter()
+        soft_prompts = SoftPromptTable(self.tuned_tasks, meter.tokenizer) if self.tuned_tasks else None
+        names = [pair.instruction for pair in pairs]
+        if soft_prompts is not None:
+            soft_prompts.check_room(names, self.max_seq_length)
+            pairs = soft_prompts.put_placeholders(pairs)
         joined = [(pair.instruction + pair.text.strip()).strip() for pair in pairs]
         features = super().preprocess(joined, processing_kwargs=processing_kwargs, **kwargs)
         starts, lengths = _locate_rows(features)
-        masked = self._count_masked_positions(pairs, joined, features["input_ids"], starts, lengths)
+        masked = self._count_masked_positions(meter, pairs, joined, features["input_ids"], starts, lengths)
         features[INSTRUCTION_MASK] = _build_mask(features, starts, masked)
+        if soft_prompts is not None:
+            features[SOFT_PROMPT] = soft_prompts.locate(names, features["input_ids"], starts)
         return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -122,15 +141,73 @@ class InstructionPrepend(Transformer):
             The same dict, with the outputs added and the inputs as they were.
         """
         # Backbones whose forward takes **kwargs would get our mask as an argument.
-        backbone_features = {key: value for key, value in features.items() if key != INSTRUCTION_MASK}
-        features.update(super().forward(backbone_features, **kwargs))
+        backbone_features = {key: value for key, value in features.items() if key not in _OUR_KEYS}
+        if SOFT_PROMPT in features and bool((features[SOFT_PROMPT] > 0).any()):
+            input_ids = backbone_features.pop("input_ids")
+            backbone_features["inputs_embeds"] = self._embed_inputs(input_ids, features[SOFT_PROMPT])
+        outputs = super().forward(backbone_features, **kwargs)
+        features.update({key: value for key, value in outputs.items() if key != "inputs_embeds"})
         return features
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Save the encoder, the tokenizer, the settings and the tuned tasks.
+
+        Args:
+            output_path: The folder.
+            *args: Passed on.
+            safe_serialization: Whether to write safetensors.
+            **kwargs: Passed on.
+        """
+        super().save(output_path, *args, safe_serialization=safe_serialization, **kwargs)
+        self.tuned_tasks.save(output_path)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the settings, with the names of the tuned tasks if there are any."""
+        config: dict[str, Any] = super().get_config_dict()
+        return {**config, TUNED_TASKS_FOLDER: list(self.tuned_tasks)} if self.tuned_tasks else config
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> InstructionPrepend:  # type: ignore[override]
+        """Load from a local folder or the Hub.
+
+        Args:
+            model_name_or_path: The folder or the Hub id.
+            subfolder: The folder inside it.
+            **kwargs: Arguments of `Transformer.load`.
+
+        Returns:
+            The module.
+        """
+        module = super().load(model_name_or_path, subfolder=subfolder, **kwargs)
+        hub_keys = ("token", "cache_folder", "revision", "local_files_only")
+        hub = {key: kwargs[key] for key in hub_keys if key in kwargs}
+        names = cls.load_config(model_name_or_path, subfolder, **hub).get(TUNED_TASKS_FOLDER, [])
+        module.tuned_tasks.load_from_model(model_name_or_path, subfolder, names, **hub)
+        return module
+
+    @classmethod
+    def _load_init_kwargs(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        init_kwargs: dict[str, Any] = super()._load_init_kwargs(*args, **kwargs)
+        init_kwargs.pop(TUNED_TASKS_FOLDER, None)
+        return init_kwargs
+
+    def _embed_inputs(self, input_ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Embed tokens, soft prompts in their places, `(batch, sequence, hidden)`."""
+        vectors: torch.Tensor = self.model.get_input_embeddings()(input_ids)
+        table = torch.cat([task.vectors.to(vectors) for task in self.tuned_tasks.values()])
+        return torch.where((places > 0)[..., None], table[(places - 1).clamp(min=0)], vectors)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("Transformer(", f"{type(self).__name__}(", 1)
 
+    def _get_meter(self) -> _InstructionMeter:
+        if self._meter is None or not self._meter.belongs_to(self.tokenizer):
+            self._meter = _InstructionMeter(self.tokenizer)
+        return self._meter
+
     def _count_masked_positions(
         self,
+        meter: _InstructionMeter,
         pairs: list[InstructedText],
         joined: list[str],
         input_ids: torch.Tensor,
@@ -138,9 +215,6 @@ class InstructionPrepend(Transformer):
         lengths: torch.Tensor,
     ) -> torch.Tensor:
         """Count the leading positions of each row that belong to its instruction, `(batch,)`."""
-        meter = self._meter
-        if meter is None or not meter.belongs_to(self.tokenizer):
-            meter = self._meter = _InstructionMeter(self.tokenizer)
         leading = torch.tensor(meter.count_leading_tokens([pair.instruction for pair in pairs]))
         leading[leading <= 1] = 0
         content_ends = lengths - meter.trailing_special_tokens
@@ -193,10 +267,10 @@ class _InstructionMeter:
 
     def __init__(self, tokenizer: Any) -> None:
         self._source, self._vocabulary_size = tokenizer, len(tokenizer)
-        self._copy = copy.deepcopy(tokenizer)
+        self.tokenizer = copy.deepcopy(tokenizer)
         self._lengths: dict[str, int] = {}
         # The first call also settles the copy's state, before any other thread sees it.
-        probe = self._copy("a", return_special_tokens_mask=True, truncation=False, padding=False)
+        probe = self.tokenizer("a", return_special_tokens_mask=True, truncation=False, padding=False)
         self.trailing_special_tokens: int = list(reversed(probe["special_tokens_mask"])).index(0)
 
     def belongs_to(self, tokenizer: Any) -> bool:
@@ -206,7 +280,7 @@ class _InstructionMeter:
     def tokenize(self, texts: list[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """Tokenise texts whole, without the window."""
         options = {"add_special_tokens": add_special_tokens, "truncation": False, "padding": False, "verbose": False}
-        return self._copy(texts, **options)["input_ids"]  # type: ignore[no-any-return]
+        return self.tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
 
     def count_leading_tokens(self, instructions: list[str]) -> list[int]:
         """Count each instruction's own tokens with the special tokens before it."""

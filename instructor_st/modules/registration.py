@@ -11,7 +11,7 @@ __all__ = ["register_modules"]
 # modules.json stores these paths: they are a file format and never move.
 LOCAL_PREFIX = "instructor_st.modules"
 HUB_PREFIX = "instructor_st_modules"
-_CLASS_NAMES = ("InstructionPrepend", "InstructionPooling", "DualEncoderConcat")
+_CLASS_NAMES = ("InstructionPrepend", "InstructionPooling", "DualEncoderConcat", "TunedDense")
 
 
 def register_modules() -> None:

@@ -2,10 +2,11 @@
 
 Texts are the task registry's worked examples: query, positive and hard negative, each behind its instruction (for
 sentence-transformers' part as one string, so that both see the same tokens). Step times are medians of pairs of runs in
-turn; peak memory is that of a process that trains `--steps` steps.
+turn; peak memory is that of a process that trains one step, on the same `--texts` rows at every batch size: a larger batch
+of other rows also holds longer texts, whose mini-batch alone then sets the peak.
 
 python tests/benchmarks/training_speed.py time [--batch 32] [--steps 8] [--pairs 5] [--threads 2] [--cached]
-python tests/benchmarks/training_speed.py memory [--batches 64 1024] [--mini-batch 32]
+python tests/benchmarks/training_speed.py memory [--batches 64 1024] [--mini-batch 32] [--texts 64]
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from typing import Any
 WHO = ("ours", "stock")
 
 
-def build_rows(count: int, *, joined: bool) -> Any:
-    """A data set of `count` rows, as `[instruction, text]` or as one string."""
+def build_rows(count: int, *, joined: bool, distinct: int | None = None) -> Any:
+    """A data set of `count` rows (the first `distinct` ones over and over), as `[instruction, text]` or as one string."""
     from datasets import Dataset, DatasetDict
 
     from instructor_st.data import load_starter_data
 
-    rows = [row for rows in load_starter_data(max_rows_per_task=None).train.values() for row in rows]
+    rows = [row for rows in load_starter_data(max_rows_per_task=None).train.values() for row in rows][:distinct]
     chosen = [rows[number % len(rows)] for number in range(count)]
     names = ("query", "positive", "negative_1")
     columns = {name: [list(row.texts[place]) for row in chosen] for place, name in enumerate(names)}
@@ -39,7 +40,9 @@ def build_rows(count: int, *, joined: bool) -> Any:
     return DatasetDict({"task": Dataset.from_dict(columns)})
 
 
-def build_trainer(who: str, *, batch: int, steps: int, mini_batch: int | None, folder: str) -> Any:
+def build_trainer(
+    who: str, *, batch: int, steps: int, mini_batch: int | None, folder: str, distinct: int | None
+) -> Any:
     """A trainer for some steps, ours or sentence-transformers' own."""
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
     from sentence_transformers import SentenceTransformerTrainingArguments as StockArguments
@@ -49,7 +52,7 @@ def build_trainer(who: str, *, batch: int, steps: int, mini_batch: int | None, f
     from instructor_st.training import InstructionTrainer, TrainArguments, build_losses, make_task_batch_sampler
     from instructor_st.training.task_losses import LossSettings
 
-    base, rows = find_bundled_model(), build_rows(batch * steps, joined=who == "stock")
+    base, rows = find_bundled_model(), build_rows(batch * steps, joined=who == "stock", distinct=distinct)
     common: dict[str, Any] = {
         "output_dir": folder,
         "per_device_train_batch_size": batch,
@@ -91,10 +94,10 @@ def build_trainer(who: str, *, batch: int, steps: int, mini_batch: int | None, f
     )
 
 
-def time_steps(who: str, *, batch: int, steps: int, mini_batch: int | None) -> float:
+def time_steps(who: str, *, batch: int, steps: int, mini_batch: int | None, distinct: int | None = None) -> float:
     """Seconds a step."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        trainer = build_trainer(who, batch=batch, steps=steps, mini_batch=mini_batch, folder=folder)
+        trainer = build_trainer(who, batch=batch, steps=steps, mini_batch=mini_batch, folder=folder, distinct=distinct)
         start = time.perf_counter()
         trainer.train()
         return (time.perf_counter() - start) / steps
@@ -132,6 +135,7 @@ def measure_memory(options: argparse.Namespace) -> None:
         for who in WHO:
             command = [sys.executable, __file__, "peak", "--who", who, "--batch", str(batch), "--steps", "1"]
             command += ["--mini-batch", str(options.mini_batch), "--threads", str(options.threads)]
+            command += ["--texts", str(options.texts)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             peaks[who].append(float(done.stdout.split()[-1]))
         print(f"| {batch} | {peaks['ours'][-1]:.0f} | {peaks['stock'][-1]:.0f} |", flush=True)
@@ -143,7 +147,8 @@ def print_peak(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    time_steps(options.who, batch=options.batch, steps=options.steps, mini_batch=options.mini_batch)
+    run = {"batch": options.batch, "steps": options.steps, "mini_batch": options.mini_batch}
+    time_steps(options.who, **run, distinct=options.texts)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 
@@ -156,6 +161,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--mini-batch", type=int, default=32)
+    parser.add_argument("--texts", type=int, default=64, help="distinct rows where memory is measured")
     parser.add_argument("--cached", action="store_true", help="cached gradients on both sides")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--who", choices=WHO, default="ours")
