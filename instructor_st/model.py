@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from instructor_st.modules import DualEncoderConcat, InstructionPooling, InstructionPrepend
@@ -175,6 +176,36 @@ class INSTRUCTOR(SentenceTransformer):
             )
         with first.remember_instructions() if isinstance(first, DualEncoderConcat) else nullcontext():
             return super().encode(inputs, *args, **kwargs)
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Let the encoders recompute their layers' activations in the backward pass; the trainer calls it when told to.
+
+        sentence-transformers has it under the name `gradient_checkpointing_enable` alone, which transformers warns of and
+        will call no more from version 6 on.
+
+        Args:
+            activation_checkpointing_kwargs: For `torch.utils.checkpoint.checkpoint`.
+            every_n_layers: Checkpoint every so many layers only.
+            offload: Hold the layers' inputs in the host's memory.
+
+        Raises:
+            ValueError: If no encoder supports it.
+        """
+        covered: set[nn.Module] = set()
+        # Outer modules come first, and reach all that is in them.
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing and module not in covered:
+                module.activation_checkpointing_enable(
+                    activation_checkpointing_kwargs, every_n_layers=every_n_layers, offload=offload
+                )
+                covered.update(module.modules())
+        if not covered:
+            raise ValueError("No encoder of the model supports activation checkpointing; train without it.")
 
     def _load_config_modules(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         modules: Any

@@ -65,7 +65,7 @@ def test_only_our_own_classes_are_registered():
 
     import instructor_st  # noqa: F401
 
-    names = {"InstructionPrepend", "InstructionPooling", "DualEncoderConcat"}
+    names = {"InstructionPrepend", "InstructionPooling", "DualEncoderConcat", "TunedDense"}
     expected = {f"{prefix}.{name}" for prefix in ("instructor_st.modules", "instructor_st_modules") for name in names}
     assert set(BaseModel._module_classes) == expected
 

@@ -21,6 +21,7 @@ from instructor_st.bundled_model import find_bundled_model
 from instructor_st.data import STARTER_ROWS_PER_TASK, TrainingData, load_starter_data, load_training_data
 from instructor_st.data.task_settings import read_task_settings
 from instructor_st.evaluation import HeldOutEvaluator, HeldOutReport, build_results, format_comparison, write_results
+from instructor_st.evaluation.report_metrics import list_report_metrics
 from instructor_st.tasks import get_tasks
 from instructor_st.training import (
     InstructionTrainer,
@@ -38,6 +39,7 @@ from instructor_st.training import (
     use_idle_cores,
     warn_of_lone_process,
 )
+from instructor_st.training.best_metric import BestMetricError, check_best_metric
 from instructor_st.training.checkpoints import CheckpointError
 from instructor_st.training.task_log import NonFiniteLossError
 
@@ -76,8 +78,7 @@ def show_plan(trainer: InstructionTrainer, args: TrainArguments, *, verbose: boo
     print(f"Settings:\n{format_configuration(args)}\n\n{format_mixture_table(plans)}\n")
     print(
         f"{parameters.trained / 1e6:.1f} million of {parameters.total / 1e6:.1f} million parameters are trained in "
-        f"{estimate.steps} steps of about {estimate.seconds_per_step:.2f} s: about {estimate.seconds / 60:.0f} min, "
-        "evaluations and checkpoints apart.",
+        f"{estimate}",
         flush=True,
     )
 
@@ -103,6 +104,8 @@ def prepare(args: TrainArguments, data: TrainingData, *, state: PartialState, ba
     if data.held_out:
         evaluator = HeldOutEvaluator(data.held_out, batch_size=args.per_device_eval_batch_size, with_gap=True)
     before = evaluator.evaluate(model) if evaluator and state.is_main_process else None
+    if evaluator and before:
+        check_best_metric(args, list_report_metrics(evaluator, before, model=model), needs_value=True)
     state.wait_for_everyone()
     trainer = build_trainer(
         model,
@@ -163,7 +166,7 @@ def main() -> None:
         run.trainer.train(resume_from_checkpoint=run.resume_point)
         merge_lora(run.model)
         folder = run.trainer.save_final_model(Path(str(args.output_dir)) / "final")
-    except (CheckpointError, NonFiniteLossError) as error:
+    except (BestMetricError, CheckpointError, NonFiniteLossError) as error:
         stop(error)
     if state.is_main_process:
         show_outcome(args, data, base=base, before=run.before, folder=folder)

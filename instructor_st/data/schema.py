@@ -16,7 +16,9 @@ __all__ = ["ClassRow", "GradedRow", "Row", "TrainingRow", "parse_row", "parse_tr
 _QUERY = ("query", "anchor")
 _POSITIVE = ("positive", "pos")
 _NEGATIVE = re.compile(r"(negative|neg)(_\d+)?")
-_INSTRUCTION_COLUMNS = ("instruction", "query_instruction", "document_instruction")
+_QUERY_INSTRUCTION = ("query_instruction", "instruction")
+_DOCUMENT_INSTRUCTION = ("document_instruction",)
+_TASK = ("task",)
 _FORM = (
     '{"query": [instruction, text], "positive": [instruction, text], "negative_1": [instruction, text], ..., '
     '"task": name, "label": class}'
@@ -128,11 +130,9 @@ def parse_training_row(
         ValueError: If a value is missing or has the wrong form; the message names `where`.
     """
     values = {name: _read_cell(value) for name, value in record.items() if value is not None}
-    # An empty cell means "none", as in parse_row.
-    named = {key: value for key, value in values.items() if value != "" and key in (*_INSTRUCTION_COLUMNS, "task")}
-    instruction = str(named.get("query_instruction", named.get("instruction", query_instruction)))
-    other = str(named.get("document_instruction", document_instruction)) or instruction
-    name = str(named.get("task", task))
+    instruction = _read_first(values, _QUERY_INSTRUCTION, query_instruction, where)
+    other = _read_first(values, _DOCUMENT_INSTRUCTION, document_instruction, where) or instruction
+    name = _read_first(values, _TASK, task, where)
     is_pair = any(column in values for column in (*_QUERY, *_POSITIVE))
     if {"a", "b", "score"} <= values.keys() and not is_pair:
         return GradedRow(
@@ -189,8 +189,8 @@ def parse_row(
         for name, value in record.items()
         if value is not None and (value != "" or name in texts)
     }
-    query_instruction = values.get("query_instruction", values.get("instruction", query_instruction))
-    document_instruction = values.get("document_instruction", document_instruction)
+    query_instruction = _read_first(values, _QUERY_INSTRUCTION, query_instruction, where)
+    document_instruction = _read_first(values, _DOCUMENT_INSTRUCTION, document_instruction, where)
     negatives = []
     for name in sorted((name for name in values if _NEGATIVE.fullmatch(name)), key=_order_negatives):
         negatives += _read_negatives(values[name], document_instruction, f"{where}, column {name!r}")
@@ -200,7 +200,7 @@ def parse_row(
         query=_read_text(_pick(values, _QUERY, where), query_instruction, f"{where}, column 'query'"),
         positive=_read_text(_pick(values, _POSITIVE, where), document_instruction, f"{where}, column 'positive'"),
         negatives=tuple(negatives),
-        task=str(values.get("task", task)),
+        task=_read_first(values, _TASK, task, where),
         label=None if label is None else str(label),
         ignored=tuple(name for name in _list_ignored(record, known) if not _NEGATIVE.fullmatch(name)),
         scores=_read_scores(values.get("scores"), 1 + len(negatives), f"{where}, column 'scores'"),
@@ -208,7 +208,19 @@ def parse_row(
 
 
 def _list_ignored(record: Mapping[str, Any], used: set[str]) -> tuple[str, ...]:
-    return tuple(name for name in record if name not in used | {*_INSTRUCTION_COLUMNS, "task"})
+    return tuple(name for name in record if name not in {*used, *_QUERY_INSTRUCTION, *_DOCUMENT_INSTRUCTION, *_TASK})
+
+
+def _read_first(values: Mapping[str, Any], names: tuple[str, ...], default: str, where: str) -> str:
+    """The first of the columns that a record fills; an empty cell means "none"."""
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, (str, int, float)):
+            if value != "":
+                return str(value)
+        elif value is not None:
+            raise ValueError(f"{where}, column {name!r}: a text is expected, not {value!r}.")
+    return default
 
 
 def _read_number(value: Any, where: str) -> float:

@@ -10,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.base.sampler import MultiDatasetBatchSamplers
 
+from instructor_st.training.best_metric import check_evaluations
 from instructor_st.training.hardware import is_bfloat16_fast
 from instructor_st.training.sampler import TaskBatchSampler
 
@@ -136,6 +137,8 @@ class TrainArguments(SentenceTransformerTrainingArguments):
         # transformers' default is the evaluation loss, which an evaluator does not give.
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "eval_held_out_accuracy"
+        # Before transformers', which only says that eval_strategy and save_strategy differ.
+        check_evaluations(self)
         super().__post_init__()
         # sentence-transformers' default hands different tasks to different processes; ours takes its place.
         if self.multi_dataset_batch_sampler == MultiDatasetBatchSamplers.PROPORTIONAL:

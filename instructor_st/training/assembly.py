@@ -20,6 +20,7 @@ from instructor_st.data.task_settings import TaskSettings
 from instructor_st.model import INSTRUCTOR
 from instructor_st.modules import DualEncoderConcat, InstructionPrepend
 from instructor_st.training.arguments import TrainArguments
+from instructor_st.training.best_metric import check_evaluations
 from instructor_st.training.checkpoints import (
     CheckpointError,
     find_last_checkpoint,
@@ -94,8 +95,10 @@ def build_trainer(
         The trainer.
 
     Raises:
+        BestMetricError: If evaluations are asked for and there is no evaluator.
         ValueError: If a setting names a task that is not there, or a loss does not know it.
     """
+    check_evaluations(args, has_evaluator=evaluator is not None)
     known = {name_task(name) for name in data.train}
     for what, given in (("task_weights", args.task_weights), ("task_loss_settings", args.task_loss_settings)):
         if unknown := sorted(set(given or ()) - known):

@@ -104,9 +104,7 @@ def _take_preset(arguments: list[str]) -> str | None:
 
 def _set_defaults(parser: HfArgumentParser, settings: Mapping[str, Any], path: Path | None) -> None:
     """Make settings the parser's defaults, read as the flags are: argparse converts and checks what is text."""
-    parser.set_defaults(
-        **{name: str(value) if isinstance(value, (int, float)) else value for name, value in settings.items()}
-    )
+    parser.set_defaults(**{name: _write_value(name, value) for name, value in settings.items()})
     parser.exit_on_error = False
     try:
         parser.parse_known_args([])
@@ -114,6 +112,13 @@ def _set_defaults(parser: HfArgumentParser, settings: Mapping[str, Any], path: P
         raise ConfigurationError(f"{path}: {error}") from None
     finally:
         parser.exit_on_error = True
+
+
+def _write_value(name: str, value: Any) -> Any:
+    # To YAML 1.1, `no` is false; strategies have it for a name.
+    if value is False and name.endswith("_strategy"):
+        return "no"
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 class _Loader(yaml.SafeLoader):

@@ -30,15 +30,30 @@ class DurationEstimate:
     Attributes:
         steps: Optimizer steps of the whole training.
         seconds_per_step: Of forward and backward, without evaluations and checkpoints.
+        is_compiled_later: Whether training compiles the model, which was timed as it is.
     """
 
     steps: int
     seconds_per_step: float
+    is_compiled_later: bool = False
 
     @property
     def seconds(self) -> float:
         """Of all steps."""
         return self.steps * self.seconds_per_step
+
+    def __str__(self) -> str:
+        """`960 steps of about 0.25 s: about 4 min, ...`, with what it leaves out."""
+        text = (
+            f"{self.steps} steps of about {self.seconds_per_step:.2f} s: about {self.seconds / 60:.0f} min, evaluations and "
+            "checkpoints apart."
+        )
+        if self.is_compiled_later:
+            text += (
+                " torch.compile is not included: neither the time that compiling takes (again for new shapes of batches) "
+                "nor what it saves a step."
+            )
+        return text
 
 
 def count_steps(trainer: InstructionTrainer) -> int:
@@ -60,7 +75,8 @@ def count_steps(trainer: InstructionTrainer) -> int:
 def estimate_duration(trainer: InstructionTrainer, *, batches: int = 4) -> DurationEstimate:
     """Time forward and backward of the first batches; the model and the random numbers stay as they were.
 
-    Batches of other tasks may be longer or shorter, so that it is an estimate only. The first batch is not timed.
+    Batches of other tasks may be longer or shorter, so that it is an estimate only. The first batch is not timed. What
+    torch.compile costs and saves is left out: the model is compiled when training starts, and `is_compiled_later` says so.
 
     Args:
         trainer: The trainer, before its training; with several processes all of them call it.
@@ -91,7 +107,15 @@ def estimate_duration(trainer: InstructionTrainer, *, batches: int = 4) -> Durat
     model.train(was_training)
     trainer.task_log = TaskLog()
     timed = seconds[1:] or seconds
-    return DurationEstimate(count_steps(trainer), statistics.fmean(timed) * trainer.args.gradient_accumulation_steps)
+    seconds_per_step = statistics.fmean(timed) * trainer.args.gradient_accumulation_steps
+    return DurationEstimate(count_steps(trainer), seconds_per_step, is_compiled_later=_will_be_compiled(trainer))
+
+
+def _will_be_compiled(trainer: InstructionTrainer) -> bool:
+    from accelerate.utils import DynamoBackend
+
+    # `accelerate launch --dynamo_backend` compiles as `--torch_compile` does.
+    return bool(trainer.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO)
 
 
 @contextmanager

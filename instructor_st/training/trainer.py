@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from instructor_st.training.best_metric import check_best_metric
 from instructor_st.training.checkpoints import CheckpointError, find_last_checkpoint, mark_whole, remove_mark
 from instructor_st.training.task_log import NonFiniteLossError, TaskLog
 from instructor_st.training.trainable import has_lora, merge_lora
@@ -71,6 +73,30 @@ class InstructionTrainer(SentenceTransformerTrainer):
             if loss.device.type == "cpu":
                 self._check_losses()
         return result
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, and say if there is no best model to load at the end, as transformers does not.
+
+        Args:
+            *args: As in transformers.
+            **kwargs: As in transformers.
+
+        Returns:
+            As in transformers.
+
+        Raises:
+            BestMetricError: If `metric_for_best_model` is not among what the first evaluation gives.
+            CheckpointError: If a checkpoint cannot be written, or the best one not be loaded.
+            NonFiniteLossError: If a loss or a weight is not finite.
+        """
+        output = super().train(*args, **kwargs)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
+            warnings.warn(
+                f"load_best_model_at_end: no evaluation had a value of {self.args.metric_for_best_model} that was saved, so "
+                "the model is that of the last step.",
+                stacklevel=2,
+            )
+        return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the tasks' figures where the training loss is logged.
@@ -174,6 +200,10 @@ class InstructionTrainer(SentenceTransformerTrainer):
                 f"{resume_from_checkpoint} has no adapters to go on with: it was not trained with LoRA. Leave --lora_rank "
                 "out, or begin anew in another --output_dir."
             )
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        check_best_metric(self.args, metrics)
+        return bool(super()._determine_best_metric(metrics=metrics, trial=trial))
 
     def _load_best_model(self) -> None:
         # Where the best model cannot be loaded, sentence-transformers logs it and goes on with the last one.

@@ -155,3 +155,23 @@ PAIR = {"query": "q", "positive": "p", "negative_1": "n"}
 def test_errors_of_all_kinds_name_the_place(record, message):
     with pytest.raises(ValueError, match=message):
         parse_training_row(record, "f:7", task="t")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"query": "a", "positive": "b"}, {"a": "a", "b": "b", "score": 1}, {"input": "a", "label": "x"}],
+    ids=["pair", "graded", "classed"],
+)
+def test_instructions_and_task_are_read_alike_in_rows_of_all_kinds(record):
+    def read(**columns):
+        row = parse_training_row({**record, **columns}, "f:1", task="file", query_instruction="call: ")
+        return row.texts[0].instruction, row.task
+
+    assert read(query_instruction="", instruction="own: ", task="") == ("own: ", "file")
+    assert read(query_instruction="first: ", instruction="second: ", task="named") == ("first: ", "named")
+    assert read(instruction=None) == ("call: ", "file")
+    # A table's columns of numbers.
+    assert read(instruction=5, task=7) == ("5", "7")
+    for column in ("instruction", "task", "document_instruction"):
+        with pytest.raises(ValueError, match=rf"f:1, column '{column}': a text is expected, not \['x', 'y'\]"):
+            read(**{column: '["x", "y"]'})

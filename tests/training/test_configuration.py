@@ -115,9 +115,16 @@ def test_a_switch_that_is_on_by_default_is_turned_off_in_a_file(write):
     assert parse_train_arguments([write("dataloader_in_order: false\n")]).dataloader_in_order is False
 
 
+@pytest.mark.parametrize("word", ["no", "'no'", "No"])
+def test_a_strategy_may_be_no_which_yaml_takes_for_false(write, word):
+    settings = parse_train_arguments([write(f"save_strategy: {word}\nlogging_strategy: steps\noverwrite: no\n")])
+    assert (settings.save_strategy, settings.logging_strategy, settings.overwrite) == ("no", "steps", False)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("load_best_model_at_end: true\n", "load_best_model_at_end needs evaluations .* eval_strategy is no; set it"),
         ("learning_rat: 1\n", r"run\.yaml: there is no setting 'learning_rat'\. Did you mean .*learning_rate"),
         ("held-out-share: 0.2\n", r"no setting 'held-out-share'\. Did you mean held_out_share"),
         ("xyzzy: 1\n", r"there is no setting 'xyzzy'\.$"),

@@ -104,6 +104,18 @@ def test_seconds_by_hand(tmp_path, monkeypatch):
     assert estimate.seconds == 16.0
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_estimate_says_that_compiling_is_not_in_it(tmp_path, monkeypatch, compiled):
+    for name in ("ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_DYNAMO_MODE"):
+        monkeypatch.setenv(name, "no")  # which the settings write to, and pytest takes back
+        monkeypatch.delenv(name)
+    estimate = estimate_duration(make_trainer(tmp_path, torch_compile=compiled), batches=1)
+    assert estimate.is_compiled_later is compiled
+    shown = str(DurationEstimate(steps=90, seconds_per_step=4.0, is_compiled_later=estimate.is_compiled_later))
+    assert shown.startswith("90 steps of about 4.00 s: about 6 min, evaluations and checkpoints apart.")
+    assert ("torch.compile is not included" in shown) is compiled
+
+
 def test_a_single_batch_is_timed_all_the_same(tmp_path):
     trainer = make_trainer(tmp_path, tasks=("one",), num_train_epochs=1)
     trainer.args.per_device_train_batch_size = 8
