@@ -1,6 +1,6 @@
 """Rows of training and evaluation data: their schema, their files, the data sets made of them."""
 
-from instructor_st.data.labelled import LabelledTexts, read_labelled_texts
+from instructor_st.data.labelled import LabelKind, LabelledTexts, read_labelled_texts
 from instructor_st.data.row_files import read_records, read_rows
 from instructor_st.data.schema import Row, parse_row
 from instructor_st.data.sources.record_files import list_data_files
@@ -9,6 +9,7 @@ from instructor_st.data.training_sets import TrainingData, build_train_dataset, 
 
 __all__ = [
     "STARTER_ROWS_PER_TASK",
+    "LabelKind",
     "LabelledTexts",
     "Row",
     "TrainingData",

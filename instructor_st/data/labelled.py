@@ -14,11 +14,11 @@ from instructor_st.data.schema import parse_row
 
 __all__ = ["LabelKind", "LabelledTexts", "read_labelled_texts"]
 
-LabelKind = Literal["none", "classes", "scores", "matches", "answers"]
+LabelKind = Literal["none", "classes", "label_sets", "values", "scores", "matches", "answers"]
 
 _FORMS = (
-    "a text a line (.txt), or rows (.jsonl, .csv, .parquet; gzip too) with the columns text; text, label; a, b, score; "
-    "a, b, label (two values); or query, positive and any number of negatives"
+    "a text a line (.txt), or rows (.jsonl, .csv, .parquet; gzip too) with the columns text; text, label; text, labels (a list); "
+    "text, score; a, b, score; a, b, label (two values); or query, positive and any number of negatives"
 )
 
 
@@ -27,18 +27,19 @@ class LabelledTexts:
     """Texts and what is known of them.
 
     Attributes:
-        kind: `none`; `classes` (a label a text), `scores` (a similarity a pair), `matches` (whether a pair matches) or
-            `answers` (a query, its positive, its negatives).
+        kind: `none`; `classes` (a label a text), `label_sets` (any number of labels a text), `values` (a number a text),
+            `scores` (a similarity a pair), `matches` (whether a pair matches) or `answers` (a query, its positive, its
+            negatives).
         queries: The texts, or the first side of the pairs.
         documents: The second side; for `answers` the positive and the negatives of each query.
-        labels: Class names, scores, or 1.0 and 0.0 for matches.
+        labels: Class names, tuples of label names, numbers, or 1.0 and 0.0 for matches.
         report: What was left out, with counts.
     """
 
     kind: LabelKind
     queries: tuple[str, ...]
     documents: tuple[tuple[str, ...], ...]
-    labels: tuple[str | float, ...]
+    labels: tuple[str | float | tuple[str, ...], ...]
     report: Mapping[str, int]
 
     @property
@@ -106,6 +107,10 @@ def _parse(record: Mapping[str, Any], where: str) -> tuple[LabelKind, tuple[str,
         return "scores", (_text(record, "a", where), (_text(record, "b", where),), _number(record["score"], where))
     if {"a", "b", "label"} <= columns:
         return "matches", (_text(record, "a", where), (_text(record, "b", where),), str(record["label"]))
+    if {"text", "labels"} <= columns:
+        return "label_sets", (_text(record, "text", where), (), _names(record["labels"], where))
+    if {"text", "score"} <= columns:
+        return "values", (_text(record, "text", where), (), _number(record["score"], where))
     if {"text", "label"} <= columns:
         return "classes", (_text(record, "text", where), (), str(record["label"]))
     if "text" in columns:
@@ -121,6 +126,14 @@ def _text(record: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}, column {name!r}: a text is expected, not {type(value).__name__}.")
     return value
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    # An array comes from Parquet.
+    names = value if isinstance(value, (list, tuple)) else getattr(value, "tolist", lambda: None)()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{where}, column 'labels': a list of names is expected, not {value!r}.")
+    return tuple(dict.fromkeys(names))
 
 
 def _number(value: Any, where: str) -> float:

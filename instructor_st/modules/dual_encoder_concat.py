@@ -132,7 +132,7 @@ class DualEncoderConcat(InputModule):
         features: dict[str, Any] = self.text_encoder.preprocess([pair.text for pair in pairs], **kwargs)
         instructions = ["" if place else pair.instruction for pair, place in zip(pairs, tuned, strict=True)]
         distinct = {instruction: place for place, instruction in enumerate(dict.fromkeys(instructions))}
-        tokens = self._tokenize_instructions(list(distinct))
+        tokens = self.tokenize_instructions(list(distinct))
         rows = torch.tensor([distinct[instruction] for instruction in instructions])
         features[INSTRUCTION_IDS] = tokens["input_ids"][rows].unsqueeze(1)
         features[INSTRUCTION_ATTENTION_MASK] = tokens["attention_mask"][rows].unsqueeze(1)
@@ -174,7 +174,7 @@ class DualEncoderConcat(InputModule):
             `(1, h_instruction)`, on the module's device.
         """
         device = next(self.parameters()).device
-        tokens = self._tokenize_instructions(["" if instruction in self.tuned_tasks else instruction])
+        tokens = self.tokenize_instructions(["" if instruction in self.tuned_tasks else instruction])
         vectors = self._encode_instructions(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
         return self.tuned_tasks[instruction].vectors.to(vectors) if instruction in self.tuned_tasks else vectors
 
@@ -243,7 +243,7 @@ class DualEncoderConcat(InputModule):
             return {"text_encoder": self.text_encoder}
         return {"text_encoder": self.text_encoder, "instruction_encoder": self.instruction_encoder}
 
-    def _tokenize_instructions(self, instructions: list[str]) -> dict[str, torch.Tensor]:
+    def tokenize_instructions(self, instructions: list[str]) -> dict[str, torch.Tensor]:
         """Tokenise distinct instructions, `(distinct, length)`."""
         tokenizer: Any = self.instruction_encoder.tokenizer
         tokens = tokenizer(instructions, padding=True, truncation=True, return_tensors="pt")

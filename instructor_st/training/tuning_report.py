@@ -1,0 +1,132 @@
+"""Whether tuning helps: cross-validated figures before and after."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["MetricChange", "TuningReport", "summarize_folds"]
+
+Verdict = Literal["helps", "makes no clear difference", "does not help"]
+
+
+@dataclass(frozen=True)
+class MetricChange:
+    """A metric before and after tuning, on rows that were not learned from.
+
+    Attributes:
+        metric: Its name.
+        before: With the written instruction, averaged over the folds.
+        after: With the tuned one.
+        standard_error: Of the mean difference over the folds; `None` with one fold.
+    """
+
+    metric: str
+    before: float
+    after: float
+    standard_error: float | None
+
+    @property
+    def gain(self) -> float:
+        """How much higher the metric is after tuning."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """What the cross-validation found.
+
+    Attributes:
+        changes: The metrics.
+        epochs: The passes that the final tuning makes; 0 keeps the written instruction.
+        tried: The numbers of passes that were compared.
+        folds: How many folds there were.
+        chosen_elsewhere: Whether each fold's figures are of a number of passes that the other folds chose. With one fold
+            they are not, and flatter.
+        rows: How many rows there were.
+        seconds: How long all of it took; `text_seconds` of it went into encoding the texts (dual).
+        text_seconds: See there.
+        trained_parameters: How many parameters were trained.
+    """
+
+    changes: tuple[MetricChange, ...]
+    epochs: int
+    tried: tuple[int, ...]
+    folds: int
+    chosen_elsewhere: bool
+    rows: int
+    seconds: float = 0.0
+    text_seconds: float = 0.0
+    trained_parameters: int = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether tuning helps: the mean gain over the metrics against its standard error, if there is one."""
+        gain = statistics.fmean(change.gain for change in self.changes)
+        errors = [change.standard_error for change in self.changes if change.standard_error is not None]
+        if self.epochs == 0 or gain < 0:
+            return "does not help"
+        return "helps" if gain > (statistics.fmean(errors) if errors else 0.0) else "makes no clear difference"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report, JSON-able, with the verdict."""
+        return {**asdict(self), "verdict": self.verdict}
+
+    def format(self) -> str:
+        """Return a table and the verdict, as Markdown."""
+        lines = ["| metric | before | after | gain |", "|---|---:|---:|---:|"]
+        for change in self.changes:
+            error = "" if change.standard_error is None else f" ± {change.standard_error:.3f}"
+            lines.append(f"| {change.metric} | {change.before:.3f} | {change.after:.3f} | {change.gain:+.3f}{error} |")
+        how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "one fifth held out, and chosen by"
+        lines += [
+            "",
+            f"Tuning {self.verdict} ({self.rows} rows, {how}); {self.epochs} passes over the rows were chosen.",
+        ]
+        if self.epochs == 0:
+            lines.append("The written instruction was at least as good as any tuned one, so it is kept as it is.")
+        return "\n".join(lines)
+
+
+def summarize_folds(curves: Sequence[Sequence[Mapping[str, float]]], tried: Sequence[int], rows: int) -> TuningReport:
+    """Choose the number of passes, and say what it gains on rows that did not choose it.
+
+    Args:
+        curves: For each fold the metrics at each number of passes that was tried, in order; a fold that stopped early
+            has fewer. The first is that of no training.
+        tried: The numbers of passes.
+        rows: How many rows there are.
+
+    Returns:
+        The report. The final number of passes is the best by the mean of all metrics over all folds, the fewest if
+        several are alike; each fold's own figures are those at the number that the other folds would have chosen.
+    """
+    length = min(map(len, curves))
+    metrics = list(curves[0][0])
+    means = [[statistics.fmean(point.values()) for point in curve[:length]] for curve in curves]
+    best = _choose(means)
+    several = len(curves) > 1
+    chosen = [_choose(means[:number] + means[number + 1 :]) if several else best for number in range(len(curves))]
+    changes = []
+    for metric in metrics:
+        before = [curve[0][metric] for curve in curves]
+        after = [curve[place][metric] for curve, place in zip(curves, chosen, strict=True)]
+        gains = [new - old for old, new in zip(before, after, strict=True)]
+        error = statistics.stdev(gains) / math.sqrt(len(gains)) if several else None
+        changes.append(MetricChange(metric, statistics.fmean(before), statistics.fmean(after), error))
+    return TuningReport(
+        changes=tuple(changes),
+        epochs=tried[best],
+        tried=tuple(tried[:length]),
+        folds=len(curves),
+        chosen_elsewhere=several,
+        rows=rows,
+    )
+
+
+def _choose(means: Sequence[Sequence[float]]) -> int:
+    totals = [statistics.fmean(column) for column in zip(*means, strict=True)]
+    return max(range(len(totals)), key=lambda place: (round(totals[place], 12), -place))
