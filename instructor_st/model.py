@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from instructor_st.modules import DualEncoderConcat, InstructionPooling, InstructionPrepend
+from instructor_st.modules import DualEncoderConcat, InstructionPooling, InstructionPrepend, TunedTask, TunedTasks
 from instructor_st.pairs import check_inputs
+from instructor_st.reinstruct import encode_text, reinstruct
+from instructor_st.tuned_models import add_tuned_task, get_tuned_tasks, remove_tuned_task
 
 __all__ = ["INSTRUCTOR"]
 
@@ -176,6 +179,27 @@ class INSTRUCTOR(SentenceTransformer):
             )
         with first.remember_instructions() if isinstance(first, DualEncoderConcat) else nullcontext():
             return super().encode(inputs, *args, **kwargs)
+
+    @property
+    def tuned_tasks(self) -> TunedTasks:
+        """The model's tuned tasks by name."""
+        return get_tuned_tasks(self)
+
+    def add_tuned_task(self, task: TunedTask | str | Path) -> TunedTask:
+        """Add a tuned task, or the folder that holds one; see `tuned_models.add_tuned_task`."""
+        return add_tuned_task(self, task)
+
+    def remove_tuned_task(self, name: str) -> TunedTask:
+        """Take a tuned task out; see `tuned_models.remove_tuned_task`."""
+        return remove_tuned_task(self, name)
+
+    def encode_text(self, texts: Sequence[str], **kwargs: Any) -> np.ndarray[Any, Any]:
+        """Embed texts by a dual model's text encoder alone; see `reinstruct.encode_text`."""
+        return encode_text(self, texts, **kwargs)
+
+    def reinstruct(self, text_vectors: Any, instruction: str, **kwargs: Any) -> np.ndarray[Any, Any]:
+        """Turn a dual model's text vectors into embeddings under an instruction; see `reinstruct.reinstruct`."""
+        return reinstruct(self, text_vectors, instruction, **kwargs)
 
     def activation_checkpointing_enable(
         self,

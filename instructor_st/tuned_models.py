@@ -51,7 +51,9 @@ def embed_probe(model: SentenceTransformer) -> torch.Tensor:
         A vector, `(dimension,)`, float32, on the CPU.
     """
     get_tuned_tasks(model)
-    vector: torch.Tensor = model.encode([["", PROBE]], convert_to_tensor=True, show_progress_bar=False)[0]
+    # Whole, however the user cuts embeddings.
+    with model.truncate_embeddings(None):
+        vector: torch.Tensor = model.encode([["", PROBE]], convert_to_tensor=True, show_progress_bar=False)[0]
     return vector.float().cpu()
 
 

@@ -119,15 +119,14 @@ class InstructionPrepend(Transformer):
         soft_prompts = SoftPromptTable(self.tuned_tasks, meter.tokenizer) if self.tuned_tasks else None
         names = [pair.instruction for pair in pairs]
         if soft_prompts is not None:
-            soft_prompts.check_room(names, self.max_seq_length)
             pairs = soft_prompts.put_placeholders(pairs)
         joined = [(pair.instruction + pair.text.strip()).strip() for pair in pairs]
         features = super().preprocess(joined, processing_kwargs=processing_kwargs, **kwargs)
         starts, lengths = _locate_rows(features)
+        if soft_prompts is not None:
+            features[SOFT_PROMPT] = soft_prompts.locate(names, joined, features["input_ids"], starts, lengths)
         masked = self._count_masked_positions(meter, pairs, joined, features["input_ids"], starts, lengths)
         features[INSTRUCTION_MASK] = _build_mask(features, starts, masked)
-        if soft_prompts is not None:
-            features[SOFT_PROMPT] = soft_prompts.locate(names, features["input_ids"], starts)
         return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

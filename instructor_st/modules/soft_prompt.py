@@ -34,24 +34,8 @@ class SoftPromptTable:
         ends = accumulate(self._lengths.values())
         self._first = {name: end - self._lengths[name] + 1 for name, end in zip(self._lengths, ends, strict=True)}
         self._token, self._token_id = _choose_placeholder(tokenizer)
+        self._tokenizer = tokenizer
         self._num_special_tokens = tokenizer.num_special_tokens_to_add()
-
-    def check_room(self, instructions: Sequence[str], max_seq_length: int | None) -> None:
-        """Refuse prompts that leave no room for a token of the text.
-
-        Args:
-            instructions: The batch's instructions; those that name a tuned task are looked at.
-            max_seq_length: The window, in tokens.
-
-        Raises:
-            ValueError: If one does.
-        """
-        for name in set(instructions) & self._lengths.keys() if max_seq_length is not None else ():
-            if self._lengths[name] + self._num_special_tokens >= max_seq_length:
-                raise ValueError(
-                    f"Tuned task {name!r} has {self._lengths[name]} vectors, and the window max_seq_length="
-                    f"{max_seq_length} leaves the text no room beside them; raise it."
-                )
 
     def put_placeholders(self, pairs: Sequence[InstructedText]) -> list[InstructedText]:
         """Put placeholders where an instruction names a tuned task.
@@ -62,33 +46,48 @@ class SoftPromptTable:
         Returns:
             The inputs as they are to be tokenised.
         """
-        lengths = self._lengths
-        return [
-            InstructedText(self._token * lengths[pair.instruction], pair.text) if pair.instruction in lengths else pair
-            for pair in pairs
-        ]
+        # With the blank a text is cut behind the vectors as it is behind "...: ", where blanks are parts of words.
+        prompts = {name: self._token * length + " " for name, length in self._lengths.items()}
+        return [InstructedText(prompts.get(pair.instruction, pair.instruction), pair.text) for pair in pairs]
 
-    def locate(self, instructions: Sequence[str], input_ids: Tensor, starts: Tensor) -> Tensor:
+    def locate(
+        self, instructions: Sequence[str], joined: Sequence[str], input_ids: Tensor, starts: Tensor, lengths: Tensor
+    ) -> Tensor:
         """Find the placeholders.
 
         Args:
             instructions: The batch's instructions as they were given.
-            input_ids: `(batch, sequence)`, or flattened.
+            joined: What was tokenised, placeholders and texts.
+            input_ids: `(batch, sequence)`, or flattened, as the tokenizer made them.
             starts: Where each row starts in the flattened `input_ids`, `(batch,)`.
+            lengths: How many tokens each row has, `(batch,)`.
 
         Returns:
             In the shape of `input_ids`: which vector of the table stands at a position, counted from 1; 0 elsewhere.
+
+        Raises:
+            ValueError: If the window cuts a prompt, or leaves no room for a token of the text.
         """
         flat = input_ids.reshape(-1)
         places = torch.zeros_like(flat)
-        for name, start in zip(instructions, starts.tolist(), strict=True):
-            if name in self._lengths:
-                # Special tokens, if the tokenizer puts any before the input, come first; they are no placeholders.
-                while int(flat[start]) != self._token_id:
-                    start += 1
-                end = start + self._lengths[name]
-                places[start:end] = torch.arange(self._first[name], self._first[name] + end - start)
+        for row, (name, start, length) in enumerate(zip(instructions, starts.tolist(), lengths.tolist(), strict=True)):
+            if name not in self._lengths:
+                continue
+            wanted = self._lengths[name]
+            tokens = flat[start : start + length].tolist()
+            # Special tokens, if the tokenizer puts any before the input, come first; they are no placeholders.
+            opening = tokens.index(self._token_id) if self._token_id in tokens else 0
+            is_cut = tokens[opening : opening + wanted] != [self._token_id] * wanted
+            if is_cut or (length <= wanted + self._num_special_tokens and self._count_tokens(joined[row]) > length):
+                raise ValueError(
+                    f"Tuned task {name!r} has {wanted} vectors, and the window of {length} tokens leaves the text no room "
+                    "beside them; raise max_seq_length, or the max_length of the call."
+                )
+            places[start + opening : start + opening + wanted] = torch.arange(wanted) + self._first[name]
         return places.view(input_ids.shape)
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, truncation=False, verbose=False))
 
 
 def _choose_placeholder(tokenizer: Any) -> tuple[str, int]:

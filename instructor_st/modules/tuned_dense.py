@@ -23,6 +23,9 @@ class DenseDelta:
     Attributes:
         tensors: `linear` and `residual`, each `(out, in)`, or its two factors `linear_out` `(out, rank)` and `linear_in`
             `(rank, in)` (`residual_out`, `residual_in`); `bias`, `(out,)`. What is absent is zero.
+
+    Raises:
+        ValueError: If a name is not known, or a factor does not fit or lacks the other.
     """
 
     tensors: Mapping[str, Tensor]
@@ -31,6 +34,8 @@ class DenseDelta:
         known = {"bias", *_LAYERS, *(f"{layer}_{side}" for layer in _LAYERS for side in ("out", "in"))}
         if unknown := sorted(self.tensors.keys() - known):
             raise ValueError(f"A Dense has no {', '.join(unknown)}; known: {', '.join(sorted(known))}.")
+        for layer in _LAYERS:
+            self._check_factors(layer)
 
     @classmethod
     def zeros(cls, dense: Dense) -> DenseDelta:
@@ -101,6 +106,21 @@ class DenseDelta:
                 raise ValueError(
                     f"The tuned task's {name} is {tuple(tensor.shape)}, this model's Dense {out_features} x {in_features}."
                 )
+
+    def _check_factors(self, layer: str) -> None:
+        """Refuse one factor without the other, two that cannot be multiplied, and factors beside the whole."""
+        out_name, in_name = f"{layer}_out", f"{layer}_in"
+        found = {name: self.tensors[name] for name in (out_name, in_name) if name in self.tensors}
+        if not found:
+            return
+        if layer in self.tensors:
+            raise ValueError(f"A tuned Dense has its {layer} whole and as factors; keep one of the two.")
+        if len(found) < 2:
+            missing = in_name if out_name in found else out_name
+            raise ValueError(f"A tuned Dense has {next(iter(found))}, but {missing} is missing; copy the task anew.")
+        outer, inner = tuple(found[out_name].shape), tuple(found[in_name].shape)
+        if len(outer) != 2 or len(inner) != 2 or outer[1] != inner[0]:
+            raise ValueError(f"{out_name} and {in_name} must be (out, rank) and (rank, in), not {outer} and {inner}.")
 
     def _multiply(self, layer: str, vectors: Tensor) -> Tensor | float:
         if layer in self.tensors:

@@ -141,6 +141,7 @@ class TunedTask:
         if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
             raise ValueError(f"{folder / _TENSORS}: {', '.join(broken)} not finite; tune the task anew.")
         delta = {name.removeprefix("dense."): tensor for name, tensor in tensors.items() if name.startswith("dense.")}
+        head = StoredHead.load(folder)
         try:
             return cls(
                 name=record["name"],
@@ -148,12 +149,14 @@ class TunedTask:
                 instruction=record["instruction"],
                 vectors=tensors["vectors"],
                 dense_delta=DenseDelta(delta) if delta else None,
-                head=StoredHead.load(folder),
+                head=head,
                 probe=tensors.get("probe"),
                 notes=record.get("notes", {}),
             )
         except KeyError as error:
             raise ValueError(f"{folder / _RECORD}: {error} is missing; copy the task anew.") from None
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
 
 
 class TunedTasks(Mapping[str, TunedTask]):

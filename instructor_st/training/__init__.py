@@ -11,7 +11,10 @@ from instructor_st.training.assembly import (
 from instructor_st.training.checkpoints import CheckpointError, find_last_checkpoint
 from instructor_st.training.configuration import ConfigurationError, format_configuration, parse_train_arguments
 from instructor_st.training.duration import DurationEstimate, estimate_duration
+from instructor_st.training.finetune import FinetuneResult, finetune_instructions, predict
+from instructor_st.training.finetune_settings import FinetuneSettings
 from instructor_st.training.hardware import is_bfloat16_fast, use_idle_cores, warn_of_lone_process
+from instructor_st.training.heads import restore_head, store_head
 from instructor_st.training.loss import MultitaskInstructionLoss
 from instructor_st.training.presets import PRESETS
 from instructor_st.training.sampler import TaskBatchSampler, make_task_batch_sampler
@@ -20,12 +23,15 @@ from instructor_st.training.task_log import NonFiniteLossError
 from instructor_st.training.task_losses import LossSettings, TaskLossSpec, build_losses
 from instructor_st.training.trainable import add_lora, count_parameters, freeze_parameters, merge_lora
 from instructor_st.training.trainer import InstructionTrainer, set_dropout
+from instructor_st.training.tuning_report import TuningReport
 
 __all__ = [
     "PRESETS",
     "CheckpointError",
     "ConfigurationError",
     "DurationEstimate",
+    "FinetuneResult",
+    "FinetuneSettings",
     "InstructionTrainer",
     "LossSettings",
     "MultitaskInstructionLoss",
@@ -34,6 +40,7 @@ __all__ = [
     "TaskBatchSampler",
     "TaskLossSpec",
     "TrainArguments",
+    "TuningReport",
     "add_lora",
     "build_losses",
     "build_trainer",
@@ -41,6 +48,7 @@ __all__ = [
     "estimate_duration",
     "find_last_checkpoint",
     "find_resume_point",
+    "finetune_instructions",
     "format_configuration",
     "format_mixture_table",
     "freeze_parameters",
@@ -50,7 +58,10 @@ __all__ = [
     "merge_lora",
     "parse_train_arguments",
     "plan_training",
+    "predict",
+    "restore_head",
     "set_dropout",
+    "store_head",
     "use_idle_cores",
     "warn_of_lone_process",
 ]

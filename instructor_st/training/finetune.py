@@ -40,8 +40,10 @@ from instructor_st.tuned_models import add_tuned_task, embed_probe, get_tuned_ta
 __all__ = ["FinetuneResult", "finetune_instructions", "predict"]
 
 # An evaluation costs more than a pass over few rows, and passes differ less and less.
-_TRIED = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+_TRIED = (0, 2, 8, 16, 32, 64, 128)
 _PATIENCE = 2
+# Rows times classes; beyond it the folds' logistic regressions take longer than everything else.
+_MOST_LOGISTIC_CELLS = 20_000
 
 
 @dataclass(frozen=True)
@@ -229,13 +231,18 @@ class _Run:
     def _follow(self, fold: Fold, tried: Sequence[int]) -> list[dict[str, float]]:
         """Train on a fold and judge after each number of passes; stop when it gets worse twice in a row."""
         tuner, steps = self._begin(fold.train)
-        curve = [score_vectors(self.data, self.embed_rows(tuner), fold)]
+        few = len(fold.train) * len(self.data.labels) <= _MOST_LOGISTIC_CELLS
+
+        def judge() -> dict[str, float]:
+            return score_vectors(self.data, self.embed_rows(tuner), fold, with_logistic=few)
+
+        curve = [judge()]
         done = 0
         for passes in tried[1:]:
             for epoch in range(done, passes):
                 steps(epoch)
             done = passes
-            curve.append(score_vectors(self.data, self.embed_rows(tuner), fold))
+            curve.append(judge())
             means = [np.mean(list(point.values())) for point in curve]
             if len(means) - 1 - int(np.argmax(means)) >= _PATIENCE and not self.is_dual:
                 break

@@ -87,7 +87,7 @@ class TuningReport:
             f"Tuning {self.verdict} ({self.rows} rows, {how}); {self.epochs} passes over the rows were chosen.",
         ]
         if self.epochs == 0:
-            lines.append("The written instruction was at least as good as any tuned one, so it is kept as it is.")
+            lines.append("No tuned instruction was better by more than chance, so the written one is kept as it is.")
         return "\n".join(lines)
 
 
@@ -102,7 +102,8 @@ def summarize_folds(curves: Sequence[Sequence[Mapping[str, float]]], tried: Sequ
 
     Returns:
         The report. The final number of passes is the best by the mean of all metrics over all folds, the fewest if
-        several are alike; each fold's own figures are those at the number that the other folds would have chosen.
+        several are alike, and 0 unless the gain exceeds its standard error over the folds: few rows judge badly, and a
+        written instruction is a good guess. Each fold's own figures are those at the number that the other folds choose.
     """
     length = min(map(len, curves))
     metrics = list(curves[0][0])
@@ -128,5 +129,9 @@ def summarize_folds(curves: Sequence[Sequence[Mapping[str, float]]], tried: Sequ
 
 
 def _choose(means: Sequence[Sequence[float]]) -> int:
+    """Choose a place of the curves: the best mean, but the first unless the gain exceeds its standard error."""
     totals = [statistics.fmean(column) for column in zip(*means, strict=True)]
-    return max(range(len(totals)), key=lambda place: (round(totals[place], 12), -place))
+    best = max(range(len(totals)), key=lambda place: (round(totals[place], 12), -place))
+    gains = [curve[best] - curve[0] for curve in means]
+    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return best if statistics.fmean(gains) > error else 0
