@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from accelerate import PartialState
 from transformers import HfArgumentParser
 
 from instructor_st import INSTRUCTOR
@@ -24,6 +23,7 @@ from instructor_st.bundled_model import find_bundled_model
 from instructor_st.data import LabelledTexts, read_labelled_texts
 from instructor_st.modules.tuned_tasks import check_task_name
 from instructor_st.training import FinetuneResult, FinetuneSettings, finetune_instructions
+from instructor_st.training.finetune import find_processes
 from instructor_st.training.tuning_rows import TuningRows
 
 
@@ -101,7 +101,7 @@ def main() -> None:
             model = INSTRUCTOR(arguments.model)
         else:
             model = INSTRUCTOR.from_encoder(find_bundled_model(), arguments.architecture)
-        state = PartialState()
+        state = find_processes()
         if state.is_main_process:
             show_rows(rows, model)
         if arguments.dry_run:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -37,7 +37,7 @@ from instructor_st.training.tuning_rows import Fold, TuningRows, balance_rows, s
 from instructor_st.training.tuning_scores import fit_head, score_vectors
 from instructor_st.tuned_models import add_tuned_task, embed_probe, get_tuned_tasks
 
-__all__ = ["FinetuneResult", "finetune_instructions", "predict"]
+__all__ = ["FinetuneResult", "find_processes", "finetune_instructions", "predict"]
 
 # An evaluation costs more than a pass over few rows, and passes differ less and less.
 _TRIED = (0, 2, 8, 16, 32, 64, 128)
@@ -172,6 +172,11 @@ def predict(
     return head.predict(vectors)
 
 
+def find_processes() -> PartialState:
+    """Return accelerate's view of the processes; `accelerate launch` names the CPU in an environment variable."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
 class _Run:
     """The texts, encoded once, and the trainings over them."""
 
@@ -186,7 +191,7 @@ class _Run:
         self.model, self.data, self.settings = model, data, settings
         self.instructions = instructions
         self.is_dual = isinstance(model[0], DualEncoderConcat)
-        self.show = show_progress_bar and PartialState().is_main_process
+        self.show = show_progress_bar and find_processes().is_main_process
         self.columns = torch.as_tensor(data.columns, device=model.device)
         self.targets = torch.as_tensor(data.targets, device=model.device)
         self.vectors: Tensor | None = None
@@ -199,7 +204,7 @@ class _Run:
         """Train and judge in folds."""
         folds = split_folds(self.data, self.settings.folds or (5 if self.is_dual else 1), self.settings.seed)
         tried = [passes for passes in _TRIED if passes < self.settings.max_epochs] + [self.settings.max_epochs]
-        state = PartialState()
+        state = find_processes()
         mine = list(range(state.process_index, len(folds), state.num_processes))
         curves = []
         for number in tqdm(mine, desc="Folds", disable=not self.show):
@@ -260,7 +265,7 @@ class _Run:
 
     def _encode_texts(self) -> Tensor:
         """Encode all texts, each process its share."""
-        texts, state = list(self.data.texts), PartialState()
+        texts, state = list(self.data.texts), find_processes()
         shares = np.array_split(np.arange(len(texts)), state.num_processes)
         own = [texts[place] for place in shares[state.process_index]]
         vectors = encode_text(self.model, own, show_progress_bar=self.show)
