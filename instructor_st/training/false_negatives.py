@@ -22,8 +22,8 @@ import torch
 from sentence_transformers.util import all_gather
 from torch import Tensor
 
-from instructor_st.modules.dual_encoder_concat import INSTRUCTION_ATTENTION_MASK, INSTRUCTION_IDS
-from instructor_st.modules.instruction_prepend import INSTRUCTION_MASK
+from instructor_st.modules.dual_encoder_concat import INSTRUCTION_ATTENTION_MASK, INSTRUCTION_IDS, TUNED_TASK
+from instructor_st.modules.instruction_prepend import INSTRUCTION_MASK, SOFT_PROMPT
 from instructor_st.training.loss_settings import MarginStrategy
 
 __all__ = ["RowFacts", "exceeds_margin", "find_false_documents", "find_false_queries", "hash_rows"]
@@ -67,7 +67,8 @@ def hash_rows(features: Mapping[str, Any]) -> Tensor:
     Args:
         features: What `preprocess` made: `input_ids` and `attention_mask` `(batch, sequence)`; or, flattened,
             `input_ids` `(1, total tokens)` and `cu_seq_lens_q` `(batch + 1,)`. Which tokens are the instruction's
-            (`instruction_mask`), and an instruction that stands apart (`instruction_ids`), count too.
+            (`instruction_mask`), an instruction that stands apart (`instruction_ids`), and the tuned task that stands in
+            its place (`soft_prompt`, `tuned_task`) count too.
 
     Returns:
         Integers, `(batch,)`.
@@ -83,6 +84,9 @@ def hash_rows(features: Mapping[str, Any]) -> Tensor:
         )
     # The same tokens, cut into instruction and text elsewhere, are pooled elsewhere.
     tokens = ids.long() * 2 + features.get(INSTRUCTION_MASK, torch.zeros_like(ids)).long()
+    if SOFT_PROMPT in features:
+        # Placeholders are alike for all tuned tasks; their vectors, counted from 1, are not.
+        tokens = torch.where(features[SOFT_PROMPT] > 0, -features[SOFT_PROMPT].long(), tokens)
     if "cu_seq_lens_q" in features:
         boundaries = features["cu_seq_lens_q"].long()
         rows = torch.repeat_interleave(boundaries.diff(), output_size=ids.numel())
@@ -96,6 +100,9 @@ def hash_rows(features: Mapping[str, Any]) -> Tensor:
         hashes = hashes + _INSTRUCTION_SALT * _sum_hashes(
             instruction_ids.squeeze(1).long(), instruction_mask.squeeze(1).long()
         )
+    if TUNED_TASK in features:
+        places = features[TUNED_TASK].long()
+        hashes = hashes + _INSTRUCTION_SALT * _sum_hashes(-places, (places > 0).long())
     return hashes
 
 
