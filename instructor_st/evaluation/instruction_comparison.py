@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from instructor_st.data.labelled import LabelledTexts
+from instructor_st.evaluation.bootstrap import Interval, Metric, draw_samples, find_interval
 from instructor_st.evaluation.candidates import InstructionCandidate
 
-__all__ = ["InstructionComparison", "InstructionScore", "Interval", "compare_instructions"]
+__all__ = ["InstructionComparison", "InstructionScore", "compare_instructions"]
 
 Array = npt.NDArray[Any]
-Metric = Callable[[Array], float]
 
 _METRIC_NAMES = {
     "classes": "nearest-neighbour accuracy",
@@ -24,25 +24,6 @@ _METRIC_NAMES = {
     "matches": "average precision",
     "answers": "mean reciprocal rank",
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % confidence interval.
-
-    Attributes:
-        value: On all rows.
-        low: The 2.5th percentile over bootstrap samples of the rows.
-        high: The 97.5th percentile.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """`0.812 [0.790, 0.833]`."""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -127,11 +108,11 @@ def compare_instructions(
     progress = tqdm(tried, desc="Measuring instructions", unit="instruction", disable=not show_progress_bar)
     metrics = [_build_metric(model, rows, candidate, batch_size) for candidate in progress]
     everything = np.arange(len(rows.queries))
-    samples = np.random.default_rng(seed).integers(0, len(everything), (resamples, len(everything)))
+    samples = draw_samples(len(everything), resamples=resamples, seed=seed)
     values = np.array([metric(everything) for metric in metrics])
     bootstrap = np.array([[metric(sample) for sample in samples] for metric in metrics])
     scores = [
-        InstructionScore(candidate, _bound(value, drawn), _bound(value - values[0], drawn - bootstrap[0]))
+        InstructionScore(candidate, find_interval(value, drawn), find_interval(value - values[0], drawn - bootstrap[0]))
         for candidate, value, drawn in zip(tried, values, bootstrap, strict=True)
     ]
     best = 1 + int(np.argmax(values[1:]))
@@ -140,15 +121,10 @@ def compare_instructions(
         metric=_METRIC_NAMES[rows.kind],
         rows=len(everything),
         scores=tuple(sorted(scores, key=lambda score: -score.score.value)),
-        best_over_worst=_bound(values[best] - values[worst], bootstrap[best] - bootstrap[worst]),
+        best_over_worst=find_interval(values[best] - values[worst], bootstrap[best] - bootstrap[worst]),
         best_over_none=scores[best].gain,
         cross_fitted_gain=_cross_fit(metrics, len(everything), seed),
     )
-
-
-def _bound(value: float, drawn: Array) -> Interval:
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(float(value), float(low), float(high))
 
 
 def _cross_fit(metrics: Sequence[Metric], rows: int, seed: int) -> float:

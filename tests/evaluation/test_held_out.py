@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from instructor_st.data import parse_row
-from instructor_st.evaluation import HeldOutEvaluator, build_results, format_comparison, write_results
+from instructor_st.evaluation import HeldOutEvaluator, build_results, format_comparison, read_results, write_results
 
 VECTORS = {
     "q1": [1.0, 0.0],
@@ -131,20 +131,24 @@ def test_table_and_results_file(rows, tmp_path):
     results = build_results(report, model="folder", seed=3)
     write_results(results, tmp_path / "deep" / "results.json")
     loaded = json.loads((tmp_path / "deep" / "results.json").read_text())
-    assert loaded == results
+    assert read_results(tmp_path / "deep") == results
     assert len(loaded) == 2 * 3 * 2
-    assert loaded[0] | {"versions": None, "texts_per_second": None} == {
+    assert {name: value for name, value in loaded[0].items() if name not in ("versions", "texts_per_second")} == {
         "model": "folder",
-        "revision": None,
-        "versions": None,
-        "seed": 3,
         "suite": "held_out",
-        "texts_per_second": None,
         "task": "flipped",
-        "rows": 1,
+        "category": "Held-out rows",
         "condition": "right",
         "instruction": "the row's own",
         "metric": "accuracy",
         "value": 1.0,
+        "document_instruction": None,
+        "low": None,
+        "high": None,
+        "rows": 1,
+        "seconds": None,
+        "revision": None,
+        "seed": 3,
+        "notes": {},
     }
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["results.json"]

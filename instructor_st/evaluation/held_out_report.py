@@ -1,25 +1,20 @@
-"""Results as one file and as tables for the terminal."""
+"""The held-out rows' scores as results and as a table for the terminal."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from instructor_st.atomic_files import write_text
 from instructor_st.evaluation.held_out import Condition, HeldOutReport, HeldOutScore, Metric
+from instructor_st.evaluation.results import Result
 
-__all__ = ["build_results", "format_comparison", "write_results"]
+__all__ = ["build_results", "format_comparison"]
 
-_PACKAGES = ("instructor-st", "sentence-transformers", "transformers", "torch")
 _INSTRUCTION = {"right": "the row's own", "wrong": "another task's", "none": ""}
 
 
-def build_results(report: HeldOutReport, *, model: str, seed: int, revision: str | None = None) -> list[dict[str, Any]]:
+def build_results(report: HeldOutReport, *, model: str, seed: int, revision: str | None = None) -> list[Result]:
     """List a report's values, one a task, condition and metric.
 
     Args:
@@ -29,40 +24,28 @@ def build_results(report: HeldOutReport, *, model: str, seed: int, revision: str
         revision: The model's revision, if it has one.
 
     Returns:
-        Dicts with model, revision, versions, seed, suite, task, metric, value, instruction and texts_per_second.
+        The results.
     """
-    common = {
-        "model": model,
-        "revision": revision,
-        "versions": {package: version(package) for package in _PACKAGES},
-        "seed": seed,
-        "suite": "held_out",
-        "texts_per_second": round(report.texts_per_second, 1),
-    }
+    metrics: tuple[Metric, ...] = ("accuracy", "mean_reciprocal_rank")
     return [
-        {
-            **common,
-            "task": score.task,
-            "rows": score.rows,
-            "condition": score.condition,
-            "instruction": _INSTRUCTION[score.condition],
-            "metric": metric,
-            "value": getattr(score, metric),
-        }
+        Result(
+            model=model,
+            suite="held_out",
+            task=score.task,
+            category="Held-out rows",
+            condition=score.condition,
+            instruction=_INSTRUCTION[score.condition],
+            metric=metric,
+            value=getattr(score, metric),
+            rows=score.rows,
+            texts_per_second=round(report.texts_per_second, 1),
+            revision=revision,
+            seed=seed,
+        )
         for score in report.scores
-        for metric in ("accuracy", "mean_reciprocal_rank")
+        for metric in metrics
         if getattr(score, metric) is not None
     ]
-
-
-def write_results(results: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Write results.json, in full or not at all.
-
-    Args:
-        results: What `build_results` gives, of as many runs as wanted.
-        path: The file.
-    """
-    write_text(Path(path), json.dumps(list(results), indent=1, ensure_ascii=False) + "\n")
 
 
 def format_comparison(before: HeldOutReport, after: HeldOutReport, *, groups: Mapping[str, str] | None = None) -> str:
