@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,15 +83,19 @@ def read_labelled_texts(path: str | Path, *, max_rows: int | None = None, seed: 
         if not row[0].strip() or any(not text.strip() for text in row[1]):
             report["left out: blank text"] += 1
             continue
+        if kind == "classes" and not row[2].strip():
+            report["left out: blank label"] += 1
+            continue
         rows.append(row)
     if not rows or kind is None:
         raise ValueError(f"{path}: no row with a text. Wanted: {_FORMS}.")
+    if kind == "matches":
+        values = _read_matches(tuple(row[2] for row in rows), path)
+        rows = [(query, others, value) for (query, others, _), value in zip(rows, values, strict=True)]
     if max_rows is not None and len(rows) > max_rows:
         report["left out: more rows than max_rows"] = len(rows) - max_rows
         rows = random.Random(seed).sample(rows, max_rows)
     queries, documents, labels = zip(*rows, strict=True)
-    if kind == "matches":
-        labels = _read_matches(labels, path)
     return LabelledTexts(kind, queries, documents, () if kind in ("none", "answers") else labels, dict(report))
 
 
@@ -129,6 +136,10 @@ def _text(record: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str) and value.startswith("["):
+        # CSV has no lists; a cell holds one as JSON.
+        with suppress(json.JSONDecodeError):
+            value = json.loads(value)
     # An array comes from Parquet.
     names = value if isinstance(value, (list, tuple)) else getattr(value, "tolist", lambda: None)()
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
@@ -138,9 +149,12 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 def _number(value: Any, where: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}, column 'score': a number is expected, not {value!r}.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where}, column 'score': a number is expected, not {value!r}.")
+    return number
 
 
 def _read_matches(labels: tuple[str, ...], path: Path) -> tuple[float, ...]:

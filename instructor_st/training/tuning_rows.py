@@ -69,14 +69,11 @@ class TuningRows:
         width = min(map(len, rows.documents), default=0)
         if dropped := sum(len(documents) - width for documents in rows.documents):
             report["negatives left out: not every row has so many"] += dropped
-        texts = list(rows.texts)
+        kept = [(query, *documents[:width]) for query, documents in zip(rows.queries, rows.documents, strict=True)]
+        used = {text for row in kept for text in row}
+        texts = [text for text in rows.texts if text in used]
         place = {text: number for number, text in enumerate(texts)}
-        columns = np.array(
-            [
-                [place[query], *(place[document] for document in documents[:width])]
-                for query, documents in zip(rows.queries, rows.documents, strict=True)
-            ]
-        )
+        columns = np.array([[place[text] for text in row] for row in kept])
         labels, targets = _read_targets(rows)
         return cls(rows.kind, tuple(texts), columns, targets, labels, dict(report))
 
@@ -105,6 +102,10 @@ def _read_targets(rows: LabelledTexts) -> tuple[tuple[str, ...], Array]:
         raise ValueError(f"Found {len(names)} label(s), {names}; there is nothing to tell apart.")
     if rows.kind in ("values", "scores", "matches") and targets.min() == targets.max():
         raise ValueError(f"All rows have the number {targets[0]}; there is nothing to learn.")
+    counts = np.unique(targets, return_counts=True)[1] if rows.kind in ("classes", "matches") else np.array([2])
+    if counts.max() < 2 or (rows.kind == "matches" and counts.min() < 2):
+        what = "each of the two values" if rows.kind == "matches" else "at least one class"
+        raise ValueError(f"{what} needs two rows, one to learn from and one to judge by; found {counts.tolist()[:10]}.")
     return names, targets
 
 
@@ -117,22 +118,25 @@ def split_folds(rows: TuningRows, folds: int, seed: int) -> list[Fold]:
         seed: Of the split.
 
     Returns:
-        The folds. Fewer than asked for if a class has fewer rows; with a class of one row, an even spread is given up.
+        The folds; fewer than asked for if a class has fewer rows. The only row of a class is always learned from.
     """
     targets = rows.targets if rows.kind in ("classes", "matches") else None
-    fewest = len(rows) if targets is None else int(np.unique(targets, return_counts=True)[1].min())
-    if folds == 1:
-        if targets is not None and fewest >= 2:
-            size = max(_HELD_OUT, len(np.unique(targets)) / len(rows))
-            chosen = StratifiedShuffleSplit(1, test_size=min(size, 0.5), random_state=seed).split(rows.columns, targets)
-        else:
-            chosen = ShuffleSplit(1, test_size=_HELD_OUT, random_state=seed).split(rows.columns)
-    elif targets is not None and fewest >= 2:
-        count = min(folds, fewest)
-        chosen = StratifiedKFold(count, shuffle=True, random_state=seed).split(rows.columns, targets)
+    places, alone = np.arange(len(rows)), np.array([], dtype=int)
+    if targets is not None:
+        _, inverse, counts = np.unique(targets, return_inverse=True, return_counts=True)
+        places, alone = np.flatnonzero(counts[inverse] > 1), np.flatnonzero(counts[inverse] == 1)
+        targets = targets[places]
+    fewest = len(places) if targets is None else int(np.unique(targets, return_counts=True)[1].min())
+    if folds == 1 and targets is not None:
+        size = min(max(_HELD_OUT, len(np.unique(targets)) / len(places)), 0.5)
+        chosen = StratifiedShuffleSplit(1, test_size=size, random_state=seed).split(places, targets)
+    elif folds == 1:
+        chosen = ShuffleSplit(1, test_size=_HELD_OUT, random_state=seed).split(places)
+    elif targets is not None:
+        chosen = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed).split(places, targets)
     else:
-        chosen = KFold(min(folds, len(rows)), shuffle=True, random_state=seed).split(rows.columns)
-    return [Fold(train, held_out) for train, held_out in chosen]
+        chosen = KFold(min(folds, len(places)), shuffle=True, random_state=seed).split(places)
+    return [Fold(np.sort(np.concatenate([places[train], alone])), places[held_out]) for train, held_out in chosen]
 
 
 def balance_rows(targets: Array, places: Array, max_repeats: int) -> Array:

@@ -84,7 +84,9 @@ def fit_head(rows: TuningRows, columns: list[Tensor]) -> TaskHead:
     if rows.kind == "values":
         head = RegressionHead(dimension, mean=float(rows.targets.mean()), spread=float(rows.targets.std()))
         standard = (rows.targets - head.mean) / head.spread
-        fitted = Ridge().fit(_scale(columns[0], head.linear), standard)
+        # As for classes: on longer vectors the same ridge would be weaker than the one that score_vectors judges.
+        scaled = _scale(columns[0], head.linear)
+        fitted = Ridge(alpha=float((scaled**2).sum(axis=1).mean())).fit(scaled, standard)
         weight, bias = fitted.coef_[None], np.array([fitted.intercept_])
     elif rows.kind == "label_sets":
         head = ClassificationHead(dimension, rows.labels, multi_label=True)
@@ -137,13 +139,14 @@ def _score_centroids(vectors: Array, targets: Array, queries: Array, wanted: Arr
 def _score_answers(columns: list[Array], places: Array) -> dict[str, float]:
     """Rank each positive among the positives of all rows and the row's own negatives; the same text counts once."""
     queries, positives, *negatives = columns
-    scores = queries @ positives.T
-    own = np.diag(scores)
-    rivals = scores.copy()
-    rivals[places[:, 1][:, None] == places[:, 1][None]] = -np.inf
-    above = (rivals >= own[:, None]).sum(axis=1)
-    for column in negatives:
-        above += (queries * column).sum(axis=1) >= own
+    documents, first = np.unique(places[:, 1], return_index=True)
+    own = (queries * positives).sum(axis=1)
+    above = ((queries @ positives[first].T >= own[:, None]) & (documents != places[:, 1:2])).sum(axis=1)
+    for number, column in enumerate(negatives, 2):
+        counted = np.isin(places[:, number], documents) | (places[:, number : number + 1] == places[:, 2:number]).any(
+            axis=1
+        )
+        above += ((queries * column).sum(axis=1) >= own) & ~counted
     return {"accuracy": float((above == 0).mean()), "mean_reciprocal_rank": float((1 / (1 + above)).mean())}
 
 
