@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from instructor_st.data import LabelledTexts
 from instructor_st.modules import DualEncoderConcat, TunedTask
+from instructor_st.modules.tuned_tasks import check_task_name
 from instructor_st.reinstruct import encode_text
 from instructor_st.training.finetune_settings import FinetuneSettings
 from instructor_st.training.heads import (
@@ -35,7 +36,7 @@ from instructor_st.training.tuners import Tuner, make_tuner
 from instructor_st.training.tuning_report import TuningReport, summarize_folds
 from instructor_st.training.tuning_rows import Fold, TuningRows, balance_rows, split_folds
 from instructor_st.training.tuning_scores import fit_head, score_vectors
-from instructor_st.tuned_models import add_tuned_task, embed_probe, get_tuned_tasks
+from instructor_st.tuned_models import add_tuned_task, get_tuned_tasks, remove_tuned_task
 
 __all__ = ["FinetuneResult", "find_processes", "finetune_instructions", "predict"]
 
@@ -94,6 +95,7 @@ def finetune_instructions(
     start = time.perf_counter()
     settings = settings or FinetuneSettings()
     get_tuned_tasks(model)
+    check_task_name(name)
     data = TuningRows.from_labelled(rows)
     if document_instruction is not None and data.kind != "answers":
         raise ValueError(f"document_instruction is for rows with answers; these have {data.kind}.")
@@ -105,22 +107,27 @@ def finetune_instructions(
         tuner = run.train(np.arange(len(data)), report.epochs)
         tasks = tuner.make_tasks(names, instructions)
         head = fit_head(data, run.embed_rows(tuner)) if settings.keep_head else None
-        probe = embed_probe(model)
         trained = sum(parameter.numel() for parameter in tuner.parameters() if parameter.requires_grad)
-    seconds = time.perf_counter() - start
-    report = replace(report, seconds=seconds, text_seconds=run.text_seconds, trained_parameters=trained)
-    notes = {
-        "settings": settings.to_dict(),
-        "report": report.to_dict(),
-        "kind": data.kind,
-        "left_out": dict(data.report),
-    }
-    finished = []
-    for number, task in enumerate(tasks):
-        delta = task.dense_delta if report.epochs else None
-        stored = store_head(head) if head is not None and number == 0 else None
-        task = replace(task, dense_delta=delta, head=stored, probe=probe, notes=notes)
-        finished.append(add_tuned_task(model, task))
+        seconds = time.perf_counter() - start
+        report = replace(report, seconds=seconds, text_seconds=run.text_seconds, trained_parameters=trained)
+        notes = {
+            "settings": settings.to_dict(),
+            "report": report.to_dict(),
+            "kind": data.kind,
+            "left_out": dict(data.report),
+        }
+        # An earlier tuning may have had documents of its own.
+        if (old := _find_document_task(model, name)) is not None:
+            remove_tuned_task(model, old)
+        finished = []
+        for number, task in enumerate(tasks):
+            task = replace(
+                task,
+                dense_delta=task.dense_delta if report.epochs else None,
+                head=store_head(head) if head is not None and number == 0 else None,
+                notes=notes if number == 0 else {**notes, "document_of": name},
+            )
+            finished.append(add_tuned_task(model, task))
     return FinetuneResult(tuple(finished), report)
 
 
@@ -146,7 +153,7 @@ def predict(
 
     Raises:
         KeyError: If the model has no such task.
-        ValueError: If the task was stored without a head.
+        ValueError: If the task was stored without a head, or the inputs are not what it takes.
     """
     tasks = get_tuned_tasks(model)
     if task not in tasks:
@@ -155,11 +162,8 @@ def predict(
     if stored is None:
         raise ValueError(f"Tuned task {task!r} has no head; tune it with keep_head=True.")
     head = restore_head(stored).to(model.device)
-    # Pairs come as one column a side.
-    columns: list[Sequence[Any]] = [list(inputs)]
-    if head.fewest_columns > 1:
-        columns = [[pair[side] for pair in inputs] for side in range(head.fewest_columns)]
-    sides = [task, f"{task}-document" if f"{task}-document" in tasks else task]
+    columns = _split_columns(inputs, head.fewest_columns)
+    sides = [task, _find_document_task(model, task) or task]
     vectors = []
     for side, column in zip(sides, columns, strict=False):
         pairs = [[side, text] for text in column]
@@ -168,6 +172,24 @@ def predict(
         )
         vectors.append(encoded.reshape(len(pairs), model.get_embedding_dimension() or -1))
     return head.predict(vectors)
+
+
+def _find_document_task(model: SentenceTransformer, name: str) -> str | None:
+    """Return the name of the task for a tuned task's documents, if they have their own."""
+    tasks, document = get_tuned_tasks(model), f"{name}-document"
+    return document if document in tasks and tasks[document].notes.get("document_of") == name else None
+
+
+def _split_columns(inputs: Sequence[Any], width: int) -> list[list[str]]:
+    """Give one column a side, and refuse what is no text or no pair."""
+    if isinstance(inputs, str):
+        raise ValueError("predict takes a list of inputs, not one string.")
+    rows = [[each] if width == 1 else each for each in inputs]
+    for place, row in enumerate(rows):
+        if isinstance(row, str) or len(row) != width or not all(isinstance(text, str) for text in row):
+            wanted = "a text" if width == 1 else "a pair of texts"
+            raise ValueError(f"Input {place}: this task predicts from {wanted}, not from {inputs[place]!r}.")
+    return [[row[side] for row in rows] for side in range(width)]
 
 
 def find_processes() -> PartialState:
@@ -338,12 +360,13 @@ def _compute_loss(
 def _freeze(model: SentenceTransformer) -> Iterator[None]:
     """Take gradients and dropout from a model for a while."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    modes = {module: module.training for module in model.modules()}
+    modes, mode = {module: module.training for module in model.modules()}, model.training
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        for module, mode in modes.items():
-            module.training = mode
+        # A tuned task may put a module into the place of another.
+        for module in model.modules():
+            module.training = modes.get(module, mode)

@@ -62,7 +62,7 @@ class FinetuneSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}.")
-        if self.temperature <= 0 or (self.learning_rate is not None and self.learning_rate <= 0):
+        if not self.temperature > 0 or (self.learning_rate is not None and not self.learning_rate > 0):
             raise ValueError("temperature and learning_rate must be above 0.")
         if not 0 <= self.dropout < 1 or self.weight_decay < 0:
             raise ValueError("dropout must be from 0 to below 1, and weight_decay 0 or more.")

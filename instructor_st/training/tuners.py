@@ -104,11 +104,14 @@ class DualTuner(Tuner):
         super().__init__()
         concat: Any = model[0]
         # In a list, so that neither counts as a part of this module: they are not trained.
-        self._frozen = [concat, list(model)[1:]]
-        self._text_vectors = text_vectors
+        # In float32, in which the optimiser's steps are not lost, whatever the model's precision.
+        rest = [copy.deepcopy(module).float() for module in list(model)[1:]]
+        self._frozen = [concat, rest]
+        self._dimension = model.truncate_dim
+        self._text_vectors = text_vectors.float()
         self._dropout = settings.dropout
         self._rank = settings.dense_rank
-        dense = model[1] if len(model) > 1 else None
+        dense = rest[0] if rest else None
         if settings.tune_dense and not isinstance(dense, Dense):
             raise ValueError("tune_dense: this model has no Dense behind the concatenation; say tune_dense=False.")
         self.delta = nn.ParameterDict()
@@ -142,7 +145,7 @@ class DualTuner(Tuner):
             features["sentence_embedding"] = self._find_delta().apply(dense, features["sentence_embedding"])
         for module in modules:
             features = module(features)
-        embeddings: Tensor = features["sentence_embedding"]
+        embeddings: Tensor = features["sentence_embedding"][:, : self._dimension]
         return embeddings
 
     def make_tasks(self, names: Sequence[str], instructions: Sequence[str]) -> list[TunedTask]:
@@ -172,7 +175,7 @@ class DualTuner(Tuner):
             own: Tensor = self.vectors[side]
             return own
         pooled = self._frozen[0].instruction_pooling_module(self.encoder(dict(self._tokens[side])))
-        vector: Tensor = pooled["sentence_embedding"]
+        vector: Tensor = pooled["sentence_embedding"].float()
         return vector
 
 
@@ -199,6 +202,7 @@ class PrependTuner(Tuner):
         self._frozen = [encoder, list(model)[1:]]
         self._texts = list(texts)
         self._device = model.device
+        self._dimension = model.truncate_dim
         self.prompts = nn.ParameterList(
             [_begin_prompt(first, each, settings.prompt_length, settings.seed) for each in instructions]
         )
@@ -213,7 +217,7 @@ class PrependTuner(Tuner):
         features = batch_to_device(features, self._device)
         for module in (encoder, *rest):
             features = module(features)
-        embeddings: Tensor = features["sentence_embedding"]
+        embeddings: Tensor = features["sentence_embedding"][:, : self._dimension]
         return embeddings
 
     def make_tasks(self, names: Sequence[str], instructions: Sequence[str]) -> list[TunedTask]:

@@ -64,12 +64,12 @@ class TuningReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether tuning helps: the mean gain over the metrics against its standard error, if there is one."""
+        """Whether tuning helps: the mean gain over the metrics against twice its standard error, if there is one."""
         gain = statistics.fmean(change.gain for change in self.changes)
         errors = [change.standard_error for change in self.changes if change.standard_error is not None]
         if self.epochs == 0 or gain < 0:
             return "does not help"
-        return "helps" if gain > (statistics.fmean(errors) if errors else 0.0) else "makes no clear difference"
+        return "helps" if gain > (2 * statistics.fmean(errors) if errors else 0.0) else "makes no clear difference"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report, JSON-able, with the verdict."""
@@ -103,7 +103,7 @@ def summarize_folds(curves: Sequence[Sequence[Mapping[str, float]]], tried: Sequ
     Returns:
         The report. The final number of passes is the best by the mean of all metrics over all folds, the fewest if
         several are alike, and 0 unless the gain exceeds its standard error over the folds: few rows judge badly, and a
-        written instruction is a good guess. Each fold's own figures are those at the number that the other folds choose.
+        written instruction is a good guess. It is 0 too if what the other folds choose loses on average. Each fold's own figures are those at the number that the other folds choose.
     """
     length = min(map(len, curves))
     metrics = list(curves[0][0])
@@ -118,9 +118,11 @@ def summarize_folds(curves: Sequence[Sequence[Mapping[str, float]]], tried: Sequ
         gains = [new - old for old, new in zip(before, after, strict=True)]
         error = statistics.stdev(gains) / math.sqrt(len(gains)) if several else None
         changes.append(MetricChange(metric, statistics.fmean(before), statistics.fmean(after), error))
+    # What lost on the rows that did not choose it is not kept, however well it did on those that did.
+    lost = statistics.fmean(change.gain for change in changes) < 0
     return TuningReport(
         changes=tuple(changes),
-        epochs=tried[best],
+        epochs=0 if lost else tried[best],
         tried=tuple(tried[:length]),
         folds=len(curves),
         chosen_elsewhere=several,

@@ -172,7 +172,7 @@ def test_one_instruction_serves_both_sides(dual, prepend):
 
 def test_an_instruction_that_cannot_act_is_refused():
     fresh = INSTRUCTOR.from_encoder(MINILM, "dual", device="cpu")
-    with pytest.raises(ValueError, match="takes no notice of the instruction .* say tune_dense=True"):
+    with pytest.raises(ValueError, match=r"takes no notice of the instruction .* say tune_dense=True"):
         make(fresh, tune_dense=False)
     assert make(fresh).delta
     # In either of the two layers the instruction may act.
