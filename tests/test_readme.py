@@ -65,7 +65,7 @@ def test_block(number, workplace, environment):
         # What is installed is what runs this test; the commands behind the installation are run.
         code = INSTALL.sub("true", code).replace("python -m pytest", "python -m pytest --version")
         command = [shutil.which("bash"), "-ec", code]
-    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     for promised in re.findall(r"print\(.*\)  # (.+)$", code, flags=re.MULTILINE):
         assert promised in done.stdout

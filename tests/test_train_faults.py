@@ -83,7 +83,7 @@ def start(
 
 def run(log: Path, *arguments: str, processes: int = 1, prepare: Callable[[], None] | None = None) -> tuple[int, str]:
     """Run a training to its end; gives exit code and output."""
-    code = start(log, *arguments, processes=processes, prepare=prepare).wait(timeout=300)
+    code = start(log, *arguments, processes=processes, prepare=prepare).wait(timeout=600)
     return code, log.read_text()
 
 

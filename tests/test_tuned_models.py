@@ -22,7 +22,7 @@ from instructor_st.tuned_models import PROBE, add_tuned_task, embed_probe, get_t
 from tests.conftest import T5
 from tests.loopback_hub import serve_hub
 from tests.test_hub_download import run_with_hub
-from tests.training.test_trainer import make_trainer
+from tests.training.small_trainer import make_trainer
 
 TEXTS = ["Parton energy loss in QCD matter", "red", "", "word " * 40]
 NAMES = ["first", "second", "first ", "Represent the title: ", ""]

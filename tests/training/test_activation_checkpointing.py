@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from instructor_st import INSTRUCTOR
 from instructor_st.training import set_dropout
 from tests.conftest import T5
-from tests.training.test_trainer import make_trainer
+from tests.training.small_trainer import make_trainer
 
 
 def build_model(architecture: str) -> INSTRUCTOR:

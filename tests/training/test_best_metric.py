@@ -14,7 +14,7 @@ from instructor_st.training.best_metric import (
     check_evaluations,
 )
 from tests.conftest import T5
-from tests.training.test_trainer import make_rows, make_trainer
+from tests.training.small_trainer import make_rows, make_trainer
 
 METRICS = {"held_out_accuracy": math.nan, "held_out_mean_reciprocal_rank": 0.5}
 

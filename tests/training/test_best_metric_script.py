@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import T5
 from tests.test_train_faults import refuse
-from tests.training.test_trainer import make_rows
+from tests.training.small_trainer import make_rows
 
 pytestmark = pytest.mark.slow
 

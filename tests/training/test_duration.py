@@ -11,7 +11,7 @@ from instructor_st.data import build_train_dataset
 from instructor_st.training import InstructionTrainer, TrainArguments, build_losses, estimate_duration
 from instructor_st.training.duration import DurationEstimate, count_steps
 from tests.conftest import T5
-from tests.training.test_trainer import make_rows
+from tests.training.small_trainer import make_rows
 
 
 def make_trainer(folder, *, tasks=("one", "two"), **options) -> InstructionTrainer:

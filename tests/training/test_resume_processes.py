@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, T5
 from tests.training.test_sampler_processes import join_world, launch
-from tests.training.test_trainer import make_rows
+from tests.training.small_trainer import make_rows
 
 pytestmark = pytest.mark.slow
 

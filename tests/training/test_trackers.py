@@ -7,7 +7,7 @@ from transformers.integrations import integration_utils
 
 from instructor_st import INSTRUCTOR
 from tests.conftest import T5
-from tests.training.test_trainer import make_trainer
+from tests.training.small_trainer import make_trainer
 
 
 def test_tensorboard_gets_a_scalar_of_each_task(tmp_path, monkeypatch):

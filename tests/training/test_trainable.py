@@ -16,7 +16,7 @@ from instructor_st.data import build_train_dataset
 from instructor_st.training import InstructionTrainer, TrainArguments, build_losses
 from instructor_st.training.trainable import add_lora, count_parameters, freeze_parameters, merge_lora
 from tests.conftest import T5
-from tests.training.test_trainer import make_rows
+from tests.training.small_trainer import make_rows
 
 PAIRS = [["Represent the one: ", "harbour alpha 0"], ["Represent the two: ", "river"], ["", "gate"]]
 
