@@ -33,8 +33,8 @@ from instructor_st.training import (
 from instructor_st.training.assembly import build_loss_settings, name_task
 from instructor_st.training.task_schedule import TaskPlan
 from tests.conftest import T5
-from tests.training.test_checkpoints import write_checkpoint
 from tests.training.small_trainer import WORDS, make_rows
+from tests.training.test_checkpoints import write_checkpoint
 
 
 def make_arguments(folder, **options) -> TrainArguments:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, T5
-from tests.training.test_sampler_processes import join_world, launch
 from tests.training.small_trainer import make_rows
+from tests.training.test_sampler_processes import join_world, launch
 
 pytestmark = pytest.mark.slow
 
