@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from instructor_st.cli.evaluate import add_evaluate_command
 from instructor_st.cli.review import add_review_commands
 from instructor_st.cli.suggest import add_suggest_command
 from instructor_st.cli.tasks import add_task_commands
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_task_commands(task_commands)
     add_review_commands(task_commands)
     add_suggest_command(task_commands)
+    add_evaluate_command(commands)
     parsed = parser.parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
