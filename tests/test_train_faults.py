@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,7 +63,10 @@ def start(
     log: Path, *arguments: str, processes: int = 1, prepare: Callable[[], None] | None = None
 ) -> subprocess.Popen:
     """Start a training, a core a process; what it prints goes to the log."""
-    cores = sorted(os.sched_getaffinity(0))[:processes]
+    cores = sorted(os.sched_getaffinity(0))
+    # Test workers side by side must not share one core.
+    first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(cores)
+    cores = [*cores[first:], *cores[:first]][:processes]
 
     def set_limits() -> None:
         os.sched_setaffinity(0, cores)
@@ -140,10 +144,17 @@ def copy_checkpoints(calm: Path, output: Path, *steps: int) -> None:
         shutil.copytree(calm / f"checkpoint-{step}", output / f"checkpoint-{step}")
 
 
+def is_written_since(file: Path, moment: float) -> bool:
+    with suppress(FileNotFoundError):
+        return file.stat().st_mtime >= moment
+    return False
+
+
 def kill_at(process: subprocess.Popen, file: Path, delay: float) -> None:
     """Kill a process and its children soon after a file is there."""
-    limit = time.monotonic() + 240
-    while not file.exists():
+    # An earlier run that was killed may have left a file of this name.
+    started, limit = psutil.Process(process.pid).create_time(), time.monotonic() + 240
+    while not is_written_since(file, started):
         assert process.poll() is None, f"It ended before it wrote {file}."
         assert time.monotonic() < limit
         time.sleep(0.001)

@@ -52,7 +52,12 @@ def measure_data(
         found = read_data_rows(data_set, limit=limit, seed=seed)
         scores = read_scored_pairs(data_set, limit=limit, seed=seed).scores
         pairs = [
-            ConditionalPair(*(read_text(row.values, name, row.where) for name in ("a", "b", "condition")), score)
+            ConditionalPair(
+                read_text(row.values, "a", row.where),
+                read_text(row.values, "b", row.where),
+                read_text(row.values, "condition", row.where),
+                score,
+            )
             for row, score in zip(found.rows, scores, strict=True)
         ]
         return _add_left_out(measure_conditional_similarity(embedder, pairs, instruction), found.left_out)
